@@ -1,0 +1,134 @@
+"""The error tree, and the one question code asks of an error: again later, or never.
+
+    ReplicatorError
+      ConfigError(where, problem, fix)         nothing starts or changes; exit code 2
+      JournalError                             the state directory cannot be trusted; ends the process
+      TransferError                            one item could not move; the rest goes on
+        Retryable                              the same attempt may succeed later, soon
+          Unavailable      endpoint unreachable, 5xx, timeout, cut connection
+          Throttled        503 SlowDown, 429
+          SourceChanged    the file moved while it was read, or is still open for writing
+          RemoteChanged    the object moved between LIST and GET
+          DiskFull         no room on the device (data or state)
+          IntegrityFailed  what arrived is not what was announced
+        Permanent                              a person must act; retried at the slow pace
+          ObjectMissing    404 on a key
+          AccessDenied     401, 403, clock skew
+          BucketMissing    404 on the bucket
+          KeyUnsafe        a name that has no safe or legal counterpart on the other side
+          Refused          policy or file system forbids it (unreadable, conflict limit, ...)
+            LeftOut        a rule leaves it out: directory, link, special file, hard link, other file system
+
+Foreign exceptions are translated in `stores` only. Nothing decides by message text.
+Never put a secret or a signed URL into a message: messages reach logs, /status and terminals.
+"""
+
+
+class ReplicatorError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(ReplicatorError):
+    """A configuration that cannot be used: `where` (file and field), `problem`, and the `fix`."""
+
+    def __init__(self, *, where: str, problem: str, fix: str) -> None:
+        super().__init__(f"{where}: {problem}. {fix}")
+        self.where = where
+        self.problem = problem
+        self.fix = fix
+
+
+class JournalError(ReplicatorError):
+    """The state directory or the journal in it cannot be used at all."""
+
+
+class TransferError(ReplicatorError):
+    """One item could not be moved. `reason` is a closed-set word for metrics and status."""
+
+    reason = "error"
+
+
+class Retryable(TransferError):
+    """Again soon: the fault lies outside the item, or the item was in motion."""
+
+
+class Permanent(TransferError):
+    """A person must act; the item is parked and looked at again at the slow pace."""
+
+
+class Unavailable(Retryable):
+    """The endpoint did not answer, answered 5xx, or the connection was cut."""
+
+    reason = "unavailable"
+
+
+class Throttled(Retryable):
+    """The store asked for less: 503 SlowDown or 429. `retry_after_s` when it said how long."""
+
+    reason = "throttled"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class SourceChanged(Retryable):
+    """The local file changed while it was read, or a writer still holds it open."""
+
+    reason = "source-changed"
+
+
+class RemoteChanged(Retryable):
+    """The object is no longer the version that was looked at."""
+
+    reason = "remote-changed"
+
+
+class DiskFull(Retryable):
+    """No room: the free-space floor, the quota, or the file system itself said so."""
+
+    reason = "disk-full"
+
+
+class IntegrityFailed(Retryable):
+    """Length or checksum of what arrived differs from what was announced; it was discarded."""
+
+    reason = "integrity"
+
+
+class ObjectMissing(Permanent):
+    """There is no such object."""
+
+    reason = "object-missing"
+
+
+class AccessDenied(Permanent):
+    """The store refuses these credentials, or their signature (also a device clock that is off)."""
+
+    reason = "access-denied"
+
+
+class BucketMissing(Permanent):
+    """There is no such bucket at this endpoint."""
+
+    reason = "bucket-missing"
+
+
+class KeyUnsafe(Permanent):
+    """A key that leads outside the target, or a file name that S3 cannot carry."""
+
+    reason = "unsafe-name"
+
+
+class Refused(Permanent):
+    """The item exists but must not, or cannot, be touched; the message says which rule."""
+
+    reason = "refused"
+
+
+class LeftOut(Refused):
+    """What is there is none of replication's business as it is; `reason` is the word of the rule."""
+
+    def __init__(self, message: str, *, rule: str) -> None:
+        super().__init__(message)
+        self.reason = rule

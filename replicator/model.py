@@ -1,0 +1,179 @@
+"""The values that travel between the rooms. Frozen, no behaviour beyond deriving one value from another.
+
+Words: `path` is absolute and local, `relpath` is inside a target ('/'-separated, surrogate-escaped where a
+file name is not UTF-8), `key` is the full object key, `etag` is unquoted. Never here: I/O, clocks, asyncio.
+"""
+
+import enum
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr
+
+OWN_DIR = ".replicator"
+"""Our own directory at the top of an export: temporary files on the same file system. Never replicated."""
+
+
+class Direction(enum.StrEnum):
+    """Who owns the truth: egress the file, ingress the object."""
+
+    EGRESS = "egress"
+    INGRESS = "ingress"
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A key prefix that is either empty or ends with '/', so that `data` never matches `data2/x`."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        segments = self.text.split("/")
+        if self.text and (segments[-1] != "" or any(part in ("", ".", "..") for part in segments[:-1])):
+            raise ValueError(f"not a prefix: {self.text!r}")
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """One bucket and how to reach it. `origin` says where the words came from, for people."""
+
+    endpoint: str
+    """scheme://host[:port], never with a path."""
+    bucket: str
+    region: str
+    access_key_id: SecretStr
+    secret_access_key: SecretStr
+    ca_pem: str = ""
+    """PEM of extra certificate authorities; empty means the system's own only."""
+    origin: str = field(default="", compare=False)
+
+    @property
+    def place(self) -> str:
+        """Where objects land, without credentials: what the journal's rows are true for."""
+        return f"{self.endpoint}/{self.bucket}"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOptions:
+    """What may differ from target to target. Globs are matched against the relpath, '**' crosses '/'."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    hard_links: str = "refuse"
+    open_files: str = "wait"
+    restore_deleted: bool = True
+    quota_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One direction of one data path: a local directory and a key prefix that are kept in step."""
+
+    workload: str
+    direction: Direction
+    root: str
+    """Absolute path of the workload's export directory."""
+    subdir: str
+    """The mapped directory beneath `root`, '' for the root itself."""
+    prefix: Prefix
+    storage: Storage
+    options: TargetOptions = TargetOptions()
+    origin: str = field(default="", compare=False)
+
+    @property
+    def id(self) -> str:
+        """Short, stable, for people, metrics labels and per-target options: workload/direction/prefix."""
+        return f"{self.workload}/{self.direction}/{self.prefix.text.rstrip('/') or '.'}"
+
+    @property
+    def identity(self) -> str:
+        """What the journal's rows belong to: they are void once any part of this changes."""
+        return "\n".join((self.workload, self.direction, self.subdir, self.prefix.text, self.storage.place))
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What the kernel tells about a file's version without reading it. Times in ns since the epoch.
+
+    ctime_ns 0 means unknown: rename(2) moves ctime, so it cannot be known before a file is published.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    ino: int
+
+    def matches(self, other: "Fingerprint") -> bool:
+        """Whether both describe one version; an unknown ctime on either side is not compared."""
+        if 0 in (self.ctime_ns, other.ctime_ns):
+            return (self.size, self.mtime_ns, self.ino) == (other.size, other.mtime_ns, other.ino)
+        return self == other
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A regular file as last looked at."""
+
+    relpath: str
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteObject:
+    """An object as LIST or HEAD told it. Metadata is None when only listed (LIST never carries it)."""
+
+    key: str
+    size: int
+    etag: str
+    mtime_ns: int
+    """LastModified of the store, ns since the epoch (whole seconds in S3)."""
+    metadata: dict[str, str] | None = field(default=None, compare=False, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The journal's memory of one path: the version that both sides held at one moment."""
+
+    relpath: str
+    fingerprint: Fingerprint
+    etag: str
+    checksum: str
+    """Written form of `replicator.checksum`; '' when the content's checksum is not known."""
+    is_verified: bool = False
+    """The store, or we, confirmed that both sides hold these very bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """The other side was not looked at. Not the same as absent, which is None."""
+
+
+UNSEEN = Unseen()
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something may have changed: look again. Carries no verdict; may be lost, doubled or stale.
+
+    relpath None means the whole target. `remote` is an observation that saves a request, or UNSEEN; `local` one that
+    lets people see how much waits and since when, before anybody has looked again.
+    """
+
+    relpath: str | None
+    remote: RemoteObject | Unseen | None = UNSEEN
+    local: LocalFile | None = None
+
+
+class Action(enum.Enum):
+    """What the decision table answers; `reconcile.classify` explains each."""
+
+    SKIP = "skip"
+    COPY = "copy"
+    CHECK = "check"
+    """Compare contents first: ADOPT when they are equal, COPY when not."""
+    ADOPT = "adopt"
+    FORGET = "forget"
+    LEAVE = "leave"
+    STRAY = "stray"
