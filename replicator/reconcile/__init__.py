@@ -1,0 +1,1 @@
+"""Decisions. Pure functions over values: no I/O, no clock, no asyncio."""

@@ -1,0 +1,37 @@
+"""Which relpaths a target takes: include and exclude globs.
+
+A pattern without '/' is matched against the last name, one with '/' against the whole relpath. `*` and `?` stay
+within one name, `**` crosses '/'. Exclude wins; an empty include list takes everything.
+"""
+
+import functools
+import re
+
+from replicator.model import TargetOptions
+
+_TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]]+\]|.", re.DOTALL)
+_REGEX = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def is_included(relpath: str, options: TargetOptions) -> bool:
+    """Whether `options` let this path take part in replication."""
+    if options.exclude and any(_matches(pattern, relpath) for pattern in options.exclude):
+        return False
+    return not options.include or any(_matches(pattern, relpath) for pattern in options.include)
+
+
+def _matches(pattern: str, relpath: str) -> bool:
+    subject = relpath if "/" in pattern else relpath.rpartition("/")[2]
+    return _compiled(pattern).fullmatch(subject) is not None
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    parts = []
+    for token in _TOKENS.findall(pattern.removeprefix("/")):
+        if len(token) > 1 and token[0] == "[":
+            members = re.escape(token[1:-1].removeprefix("!")).replace(r"\-", "-")
+            parts.append(f"[{'^' if token[1] == '!' else ''}{members}]")
+        else:
+            parts.append(_REGEX.get(token, re.escape(token)))
+    return re.compile("".join(parts), re.DOTALL)
