@@ -1,0 +1,87 @@
+# Everything a person or a machine does with this tree. `make` alone lists it.
+# Needs Python 3.11 or newer, make and a package index; uses uv when it is there. No root, no Docker, no compiler.
+
+# The first interpreter on the PATH that is new enough; `make PYTHON=/path/to/python` chooses another.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Locked versions with their hashes, wheels only; then the project itself, from what is installed by then.
+LOCKED := --no-deps --require-hashes --only-binary :all: --no-compile
+EDITABLE := --no-deps --no-build-isolation --no-index --editable .
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format format-check lint types contracts unit lock clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo ## see it work: an S3 server, a workload and replicator (ARGS="--seconds 20")
+	$(BIN)/replicator demo $(ARGS)
+
+test: $(VENV)/.dev ## every test (ARGS="-k name")
+	$(BIN)/python -m pytest tests -q --durations=10 $(ARGS)
+
+check: format-check lint types contracts unit ## what a commit must pass, in under a minute
+
+format: $(VENV)/.dev ## put the sources in their one form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only .
+
+format-check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/unit -q -m "not slow"
+
+lock: ## resolve the locked versions anew (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH" >&2; exit 1; }
+	$(LOCK) --upgrade --group dev --output-file config/locks/dev.txt
+	$(LOCK) --group demo --constraints config/locks/dev.txt --output-file config/locks/demo.txt
+	$(LOCK) --constraints config/locks/dev.txt --output-file config/locks/runtime.txt
+
+clean: ## remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: an environment is made once, and again when its lock changes. `.dev` grows out of `.demo`, so that both
+# may be asked for at the same time, and the two locks agree on every version.
+$(BIN)/python:
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		python="$(PYTHON)"; python="$${python:-python3}"; \
+		echo "Python 3.11 or newer is needed; $$python says: $$("$$python" --version 2>&1)." >&2; \
+		echo "Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@if command -v uv >/dev/null; then uv venv --quiet --python "$(PYTHON)" $(VENV); \
+	else "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "This Python has no venv module: install it (python3-venv on Debian and Ubuntu), or uv." >&2; exit 1; }; fi
+
+# $(call install,arguments): uv when it is there, else pip, which an environment made by uv lacks at first.
+define install
+	@echo "installing $(lastword $(1))"
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python $(1); \
+	else $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); fi
+endef
+
+$(VENV)/.demo: config/locks/demo.txt pyproject.toml $(BIN)/python
+	$(call install,$(LOCKED) --requirement config/locks/demo.txt)
+	$(call install,$(EDITABLE))
+	@touch $@
+
+$(VENV)/.dev: config/locks/dev.txt $(VENV)/.demo
+	$(call install,$(LOCKED) --requirement config/locks/dev.txt)
+	@touch $@

@@ -1,0 +1,32 @@
+"""What the program knows of a source, and the one place that knows which there are."""
+
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from replicator.config.settings import Settings
+from replicator.config.sources.env import EnvSource
+from replicator.config.sources.files import FilesSource
+from replicator.errors import ConfigError
+from replicator.model import Target
+
+
+class Source(Protocol):
+    """Where targets come from. Each answer is a complete, checked configuration or a ConfigError."""
+
+    def read(self) -> tuple[Target, ...]:
+        """The targets as the words are now. Raises ConfigError."""
+        ...
+
+    def changes(self) -> AsyncIterator[tuple[Target, ...] | ConfigError]:
+        """The first answer at once, then one each time it differs from the last; it never ends by itself."""
+        ...
+
+
+def make_source(
+    settings: Settings, environ: Mapping[str, str], *, origins: Mapping[str, str] = MappingProxyType({})
+) -> Source:
+    """The source that `settings.source` names. `origins` as loaded with the settings, for better messages."""
+    if settings.source == "files":
+        return FilesSource(settings, environ)
+    return EnvSource(settings, environ, origins=origins)

@@ -1,0 +1,161 @@
+"""The patrol of one lane: its watcher through the debounce, and its sweeps in their rhythm.
+
+Turns everything that was noticed into hints for the queue. Decides nothing, moves nothing, and never ends by itself.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+from replicator.detect.debounce import Debounce
+from replicator.detect.sweep import Report, sweep_of
+from replicator.detect.watcher import Kind, Watcher
+from replicator.errors import TransferError
+from replicator.model import Hint
+from replicator.observe import logs
+from replicator.observe.metrics import Metrics, who
+from replicator.stores.lane import Lane
+
+log = logs.get("patrol")
+
+_SOONEST_S = 1.0
+"""Sweeps that are asked for out of turn keep this distance, so that a flood of doubts costs no flood of sweeps."""
+
+
+_FULL_JOBS = 10_000
+"""Above this many jobs a sweep waits, so that a first sync of a million files stays small."""
+
+
+class Admission(Protocol):
+    """Whether the lane's endpoint is worth a listing now; told how it went. `transfer.retry.Gate` is one."""
+
+    def admits(self, now_s: float) -> bool: ...
+    def released(self) -> None: ...
+    def succeeded(self) -> None: ...
+    def failed(self, key: str, error: TransferError, now_s: float) -> None: ...
+
+
+class Intake(Protocol):
+    """Where hints go: `put` tells whether the path was not queued yet. `transfer.queue.Queue` is one."""
+
+    def put(self, lane: Lane, hint: Hint, *, is_event: bool = False) -> bool: ...
+    def wait_until(self, *, at_most: int) -> Awaitable[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Settings of detection. Times in seconds."""
+
+    watcher: Kind
+    sweep_interval_s: float
+    quiet_s: float
+    ceiling_s: float
+
+
+class Patrol:
+    """Finds what changed in one lane for as long as `run` runs; `sweep` may also be called alone."""
+
+    def __init__(self, lane: Lane, *, rhythm: Rhythm, intake: Intake, admission: Admission, metrics: Metrics) -> None:
+        self.lane = lane
+        self.report: Report | None = None
+        """Of the last complete sweep; None before the first."""
+        self.swept_ts: float | None = None
+        self.error: TransferError | None = None
+        """Why the last sweep could not be completed; None when it was."""
+        self._rhythm = rhythm
+        self._intake = intake
+        self._admission = admission
+        self._metrics = metrics
+        self._sweep = sweep_of(lane)
+        self._debounce = Debounce(quiet_s=rhythm.quiet_s, ceiling_s=rhythm.ceiling_s)
+        self._is_hinted = asyncio.Event()
+        self._is_sweep_wanted = asyncio.Event()
+        labels = who(lane.target)
+        self.watcher = Watcher(
+            rhythm.watcher if lane.is_egress else "off",
+            root=lane.target.root,
+            subdir=lane.target.subdir,
+            emit=self._take,
+            on_restart=lambda cause: metrics.watcher_restarts.labels(*labels, cause).inc(),
+        )
+
+    async def run(self) -> None:
+        """Watch and sweep until cancelled."""
+        name = self.lane.target.id
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.watcher.run(), name=f"watcher {name}")
+            group.create_task(self._release(), name=f"debounce {name}")
+            group.create_task(self._sweep_in_rhythm(), name=f"sweep {name}")
+
+    async def sweep(self) -> None:
+        """Look at everything once, now; `report` or `error` tells the result.
+
+        Ingress lists, so it asks the gate first. Egress looks at the disk, whatever the endpoint does: what waits to
+        be sent must be known most of all while nothing can be sent.
+        """
+        is_egress = self.lane.is_egress
+        if not is_egress and not self._admission.admits(time.monotonic()):
+            return
+        labels = who(self.lane.target)
+        try:
+            report = await self._sweep.run(self._found)
+        except TransferError as error:
+            self.error = error
+            self._admission.failed("", error, time.monotonic())
+            log.warning("sweep failed", target=self.lane.target.id, reason=error.reason, error=error)
+            return
+        except BaseException:
+            self._admission.released()
+            raise
+        if not is_egress:
+            self._admission.released() if report.blocked else self._admission.succeeded()
+        if report.blocked and (self.report is None or not self.report.blocked):
+            log.error("target stands still", target=self.lane.target.id, reason=report.blocked, fix=report.fix)
+        self.error, self.report, self.swept_ts = None, report, time.time()
+        self._metrics.sweeps.labels(*labels).inc()
+        self._metrics.sweep_seconds.labels(str(self.lane.target.direction)).observe(report.busy_s)
+
+    async def _found(self, hints: list[Hint]) -> None:
+        """Hints of a sweep. Those that no event announced are counted: the running proof of the watcher."""
+        missed = 0
+        for hint in hints:
+            is_announced = hint.relpath is not None and self._debounce.knows(hint.relpath)
+            missed += self._intake.put(self.lane, hint) and not is_announced
+        if self.watcher.health.is_armed and self.report is not None:
+            self._metrics.sweep_found.labels(*who(self.lane.target)).inc(missed)
+        await self._intake.wait_until(at_most=_FULL_JOBS)
+
+    def _take(self, hint: Hint) -> None:
+        """A hint of the watcher. Called on the event loop."""
+        if hint.relpath is None:
+            self._is_sweep_wanted.set()
+        elif self._debounce.hint(hint.relpath, time.monotonic()):
+            self._intake.put(self.lane, hint, is_event=True)
+            self._is_hinted.set()
+
+    async def _release(self) -> None:
+        while True:
+            self._is_hinted.clear()
+            due_s = self._debounce.next_due_s()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if due_s is None else max(0.0, due_s - time.monotonic())):
+                    await self._is_hinted.wait()
+                    continue
+            for relpath in self._debounce.due(time.monotonic()):
+                self._intake.put(self.lane, Hint(relpath), is_event=True)
+
+    async def _sweep_in_rhythm(self) -> None:
+        while True:
+            self._is_sweep_wanted.clear()
+            began_s = time.monotonic()
+            await self.sweep()
+            # A little less than the interval, at random, so that a fleet's polls do not fall into step.
+            pause_s = self._rhythm.sweep_interval_s * random.uniform(0.9, 1.0) - (time.monotonic() - began_s)  # noqa: S311
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(pause_s, _SOONEST_S)):
+                    await self._is_sweep_wanted.wait()
+                    await asyncio.sleep(max(0.0, began_s + _SOONEST_S - time.monotonic()))

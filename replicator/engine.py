@@ -1,0 +1,152 @@
+"""The engine room: journal, queue, workers, limits and stores, and the lanes that run on them.
+
+Owns what lanes share, and opens and closes them. Never: signals, configuration sources, HTTP (the supervisor's), or
+what a difference means.
+"""
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from replicator.config.settings import Settings
+from replicator.detect.patrol import Patrol, Rhythm
+from replicator.model import Direction, Storage, Target
+from replicator.observe import logs
+from replicator.observe.metrics import Metrics
+from replicator.stores.files import Export
+from replicator.stores.journal import Journal
+from replicator.stores.lane import Lane
+from replicator.stores.objects import ObjectStore
+from replicator.stores.s3 import S3fsStore
+from replicator.transfer import ingress
+from replicator.transfer.limits import ByteBudget, Room
+from replicator.transfer.outcome import Means
+from replicator.transfer.queue import Queue
+from replicator.transfer.retry import Gate, RetryPolicy
+from replicator.transfer.workers import Workers
+
+log = logs.get("engine")
+
+_SPARE_CONNECTIONS = 4
+"""For listings and parts beside the whole-object transfers."""
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    """A store that lanes share, the gate before it, and how many lanes use it."""
+
+    store: ObjectStore
+    gate: Gate
+    lanes: int = 0
+
+
+class Engine:
+    """Everything that moves files. Use as `async with Engine(settings, metrics) as engine`."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Raises ConfigError or JournalError when the state directory cannot be used."""
+        self.settings = settings
+        self.metrics = metrics
+        self.started_ts = time.time()
+        self.patrols: dict[str, Patrol] = {}
+        self.queue = Queue()
+        self.journal = Journal.open(str(settings.state_dir))
+        self._policy = RetryPolicy(max_s=settings.retry_max_s, parked_s=settings.parked_retry_s)
+        self._endpoints: dict[Storage, _Endpoint] = {}
+        self._ingress_by_root: dict[str, list[Lane]] = {}
+        means = Means(
+            part_size_bytes=settings.part_size_bytes,
+            min_rate_bytes_s=settings.min_rate_bytes_s,
+            quiet_s=settings.debounce_quiet_s,
+            open_file_ceiling_s=settings.open_file_ceiling_s,
+            budget=ByteBudget(settings.transfer_memory_bytes),
+            room=Room(floor_bytes=settings.free_space_floor_bytes),
+        )
+        self.workers = Workers(self.queue, limit=settings.transfers, means=means, policy=self._policy, metrics=metrics)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for endpoint in self._endpoints.values():
+            await endpoint.store.close()
+        await self.journal.close()
+
+    async def open(self, target: Target) -> Patrol:
+        """Open a lane for the target and mend what a crash left in it. The caller runs the patrol."""
+        is_egress = target.direction is Direction.EGRESS
+        endpoint = self._endpoint(target.storage)
+        beside = self._ingress_by_root.setdefault(target.root, [])
+        lane = Lane(
+            target=target,
+            # What ingress replaces is replaced by rename, so that other links to it stay what they are.
+            export=Export(target.root, target.subdir, hard_links=target.options.hard_links if is_egress else "allow"),
+            objects=endpoint.store,
+            journal=self.journal,
+            number=self.journal.target(target.identity),
+            ingress_beside=beside,
+        )
+        if not is_egress:
+            await ingress.recover(lane)
+            beside.append(lane)
+        endpoint.lanes += 1
+        self.queue.add_lane(lane, endpoint.gate)
+        patrol = Patrol(
+            lane,
+            rhythm=Rhythm(
+                watcher=self.settings.watcher,
+                sweep_interval_s=self.settings.sweep_interval_s,
+                quiet_s=self.settings.debounce_quiet_s,
+                ceiling_s=self.settings.debounce_ceiling_s,
+            ),
+            intake=self.queue,
+            admission=endpoint.gate,
+            metrics=self.metrics,
+        )
+        self.patrols[target.id] = patrol
+        log.info("target started", target=target.id, origin=target.origin)
+        return patrol
+
+    def detach(self, patrol: Patrol) -> None:
+        """Take a lane whose patrol has ended out of everything that is seen; `release` it afterwards."""
+        lane = patrol.lane
+        del self.patrols[lane.target.id]
+        self.queue.remove_lane(lane)
+        beside = self._ingress_by_root[lane.target.root]
+        if lane in beside:
+            beside.remove(lane)
+        self.metrics.forget_target(lane.target)
+        log.info("target stopped", target=lane.target.id)
+
+    async def release(self, lane: Lane) -> None:
+        """Let a detached lane's transfers in flight finish, then give up its store."""
+        await self.workers.leave(lane)
+        endpoint = self._endpoints[lane.target.storage]
+        endpoint.lanes -= 1
+        if not endpoint.lanes:
+            del self._endpoints[lane.target.storage]
+            await endpoint.store.close()
+
+    def gate(self, target: Target) -> Gate:
+        """The gate before the target's endpoint."""
+        return self._endpoints[target.storage].gate
+
+    def _endpoint(self, storage: Storage) -> _Endpoint:
+        if storage not in self._endpoints:
+            logs.hide(storage.secret_access_key)
+            store = S3fsStore(
+                storage,
+                connections=self.settings.transfers + _SPARE_CONNECTIONS,
+                connect_timeout_s=self.settings.connect_timeout_s,
+                read_timeout_s=self.settings.read_timeout_s,
+                on_request=self._count_request,
+            )
+            self._endpoints[storage] = _Endpoint(store, Gate(self._policy))
+        return self._endpoints[storage]
+
+    def _count_request(self, operation: str, code: str, seconds: float) -> None:
+        self.metrics.s3_requests.labels(operation, code).inc()
+        self.metrics.s3_request_seconds.labels(operation).observe(seconds)

@@ -1,0 +1,102 @@
+"""One full pass: the same engine without a watcher, until everything is in step or cannot be brought there.
+
+`plan` is the pass that moves nothing: what each side's difference would lead to.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from replicator import report
+from replicator.config.settings import Settings
+from replicator.detect.patrol import Patrol
+from replicator.detect.sweep import sweep_of
+from replicator.engine import Engine
+from replicator.model import Action, Hint, RemoteObject, Target
+from replicator.observe.metrics import Metrics
+from replicator.observe.status import ConfigView, Snapshot
+from replicator.reconcile.classify import classify_egress, classify_ingress
+from replicator.stores.files import ignore_lease_signals
+from replicator.stores.lane import Lane
+
+_ATTEMPTS = 4
+"""A path or an endpoint that failed this often in one pass is reported and left to the next."""
+
+_PACE = {"watcher": "off", "retry_max_s": 4.0, "parked_retry_s": 0.5}
+"""Somebody is waiting for the pass to end: it fails after seconds where the service would wait for minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a plan. `size` in bytes."""
+
+    target: Target
+    action: Action
+    relpath: str
+    size: int
+
+
+async def sync(settings: Settings, targets: tuple[Target, ...]) -> Snapshot:
+    """Bring all targets in step once; the snapshot tells what came of it. Raises ConfigError or JournalError."""
+    ignore_lease_signals()
+    settings = settings.model_copy(update=_PACE)
+    config = ConfigView(source=settings.source, generation=1, valid=True)
+    async with Engine(settings, Metrics()) as engine:
+        working = asyncio.create_task(engine.workers.run(), name="workers")
+        try:
+            patrols = [await engine.open(target) for target in targets]
+            pass_over = asyncio.create_task(_pass(engine, patrols), name="pass")
+            await asyncio.wait({working, pass_over}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await working
+            await pass_over
+            return report.snapshot(engine, config, is_draining=False)
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+
+async def _pass(engine: Engine, patrols: list[Patrol]) -> None:
+    await asyncio.gather(*map(_sweep, patrols))
+    while any(
+        job.attempts < _ATTEMPTS and engine.gate(job.lane.target).failures < _ATTEMPTS for job in engine.queue.jobs()
+    ):
+        await engine.queue.wait_for_change()
+
+
+async def _sweep(patrol: Patrol) -> None:
+    for pause_s in (0.5, 1.0, 2.0, 0.0):
+        await patrol.sweep()
+        if patrol.report is not None:
+            return
+        await asyncio.sleep(pause_s)
+
+
+async def plan(settings: Settings, targets: tuple[Target, ...]) -> AsyncIterator[Step]:
+    """What `sync` would do now. Lists the bucket where sync would; moves and writes nothing."""
+    async with Engine(settings, Metrics()) as engine:
+        for target in targets:
+            lane = (await engine.open(target)).lane
+            hints: list[Hint] = []
+
+            async def found(more: list[Hint], hints: list[Hint] = hints) -> None:
+                hints += more
+
+            await sweep_of(lane).run(found)
+            for hint in hints:
+                step = await asyncio.to_thread(_step, lane, hint)
+                if step.action is not Action.SKIP:
+                    yield step
+
+
+def _step(lane: Lane, hint: Hint) -> Step:
+    relpath = hint.relpath or ""
+    local, row = lane.export.stat(relpath), lane.row(relpath)
+    if lane.is_egress:
+        action = classify_egress(local, hint.remote, row)
+        size = local.fingerprint.size if local else 0
+    else:
+        remote = hint.remote if isinstance(hint.remote, RemoteObject) else None
+        action = classify_ingress(remote, local, row, restore_deleted=lane.target.options.restore_deleted)
+        size = remote.size if remote else 0
+    return Step(lane.target, action, relpath, size)

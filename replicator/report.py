@@ -1,0 +1,136 @@
+"""From what runs to what people see: the engine's state as one status snapshot. Looks, and changes nothing."""
+
+import time
+from collections import Counter
+
+from replicator import __version__
+from replicator.detect.patrol import Patrol
+from replicator.engine import Engine
+from replicator.errors import AccessDenied, BucketMissing, DiskFull, TransferError
+from replicator.model import Target
+from replicator.observe.status import (
+    ConfigView,
+    FailingFile,
+    SkippedFile,
+    Snapshot,
+    State,
+    TargetView,
+    WatcherView,
+    readiness,
+)
+from replicator.stores.kernel import watch_limit
+from replicator.transfer.queue import Job
+
+_LISTED_FILES = 20
+"""Failing and skipped files that are named; the counts beside them are whole."""
+
+_FIXES: tuple[tuple[type[TransferError], str], ...] = (
+    (AccessDenied, "Check the access key, its permissions and the device's clock; nothing is lost meanwhile."),
+    (BucketMissing, "Create the bucket or correct BUCKET_NAME; nothing is lost meanwhile."),
+    (TransferError, "Check endpoint, network and certificate; it is tried again by itself, nothing is lost."),
+)
+
+
+def snapshot(engine: Engine, config: ConfigView, *, is_draining: bool) -> Snapshot:
+    """Everything at this moment."""
+    now_ts = time.time()
+    targets = tuple(_target_view(engine, patrol) for patrol in engine.patrols.values())
+    reasons = readiness(
+        targets, config, is_draining=is_draining, now_ts=now_ts, max_age_s=engine.settings.ready_max_age_s
+    )
+    return Snapshot(
+        version=__version__,
+        now_ts=now_ts,
+        started_ts=engine.started_ts,
+        is_draining=is_draining,
+        is_ready=not reasons,
+        not_ready=reasons,
+        config=config,
+        transfers_in_flight=engine.workers.in_flight,
+        transfers_limit=engine.workers.limit,
+        queue_jobs=len(engine.queue),
+        watch_limit=watch_limit(),
+        targets=targets,
+    )
+
+
+def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
+    lane, now_s = patrol.lane, time.monotonic()
+    target = lane.target
+    jobs = list(engine.queue.jobs(lane))
+    failing = [job for job in jobs if job.is_failing]
+    skipped = patrol.report.skipped if patrol.report else {}
+    state, reason, fix = _state(engine, patrol, jobs, failing)
+    rows, row_bytes = lane.journal.totals(lane.number)
+    return TargetView(
+        id=target.id,
+        workload=target.workload,
+        direction=target.direction,
+        prefix=target.prefix.text,
+        path=path_of(target),
+        url=url_of(target),
+        endpoint=target.storage.endpoint,
+        origin=target.origin,
+        state=state,
+        reason=reason,
+        fix=fix,
+        pending_files=len(jobs),
+        pending_bytes=sum(job.size for job in jobs),
+        oldest_pending_s=max((now_s - job.changed_s for job in jobs), default=0.0),
+        in_flight=tuple(job.relpath for job in jobs if job.is_running),
+        failing=tuple(_failing_file(job, now_s) for job in failing[:_LISTED_FILES]),
+        failing_by_reason=Counter(job.error.reason for job in failing if job.error),
+        skipped=tuple(SkippedFile(name, why) for name, why in list(skipped.items())[:_LISTED_FILES]),
+        skipped_by_reason=Counter(skipped.values()),
+        last_success_ts=engine.workers.last_success_ts.get(lane),
+        last_sweep_ts=patrol.swept_ts,
+        last_sweep_s=patrol.report.busy_s if patrol.report else 0.0,
+        journal_rows=rows,
+        journal_bytes=row_bytes,
+        watcher=_watcher_view(patrol),
+        free_bytes=lane.export.free_bytes(),
+        blocked_bytes=sum(job.size for job in failing if isinstance(job.error, DiskFull)),
+    )
+
+
+def _state(engine: Engine, patrol: Patrol, jobs: list[Job], failing: list[Job]) -> tuple[State, str, str]:
+    """The state, and where it needs one, its reason and the safe next step."""
+    report, error = patrol.report, engine.gate(patrol.lane.target).error or patrol.error
+    if report and report.blocked:
+        return State.BLOCKED, report.blocked, report.fix
+    if error:
+        return State.BLOCKED, str(error), next(fix for kind, fix in _FIXES if isinstance(error, kind))
+    if report is None:
+        return State.STARTING, "", ""
+    if failing:
+        return State.FAILING, f"{failing[0].relpath}: {failing[0].error}", ""
+    return (State.BEHIND if jobs else State.IN_STEP), "", ""
+
+
+def _failing_file(job: Job, now_s: float) -> FailingFile:
+    return FailingFile(
+        relpath=job.relpath,
+        reason=job.error.reason if job.error else "",
+        message=str(job.error),
+        attempts=job.attempts,
+        next_attempt_s=max(0.0, job.due_s - now_s),
+        age_s=now_s - job.changed_s,
+    )
+
+
+def _watcher_view(patrol: Patrol) -> WatcherView | None:
+    if not patrol.lane.is_egress:
+        return None
+    health = patrol.watcher.health
+    watches = patrol.report.directories if health.is_armed and patrol.report else 0
+    return WatcherView(source=health.source, watches=watches, degraded=health.degraded)
+
+
+def path_of(target: Target) -> str:
+    """Where the target's files are on the device."""
+    return f"{target.root}/{target.subdir}" if target.subdir else target.root
+
+
+def url_of(target: Target) -> str:
+    """Where the target's objects are, in the form that S3 clients read."""
+    return f"s3://{target.storage.bucket}/{target.prefix}"

@@ -1,0 +1,161 @@
+"""The door to the files of one export directory. Nothing else touches a path beneath it.
+
+Owns: every operation on export paths, relative to a directory descriptor, through no link at any component, regular
+files of one file system only. Never: decisions, retries, the content of `.replicator` but our own temporary files.
+All calls block and are safe from any thread; nothing is kept open between them but what they return.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from replicator.errors import KeyUnsafe, LeftOut, Refused
+from replicator.model import OWN_DIR, Fingerprint, LocalFile
+from replicator.stores import publish
+from replicator.stores.beneath import OBSTACLES, fingerprint_of, look, obstacle, open_directory, split, translating
+from replicator.stores.filewalk import Directory, Skipped, walk
+from replicator.stores.openfile import OpenFile, ignore_lease_signals
+from replicator.stores.publish import TempFile
+
+__all__ = ["Directory", "Export", "OpenFile", "Skipped", "TempFile", "ignore_lease_signals"]
+
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Export:
+    """The directory `subdir` of an export `root`; relpaths count from there. The export is its file system's.
+
+    Raises, wherever a relpath is given: KeyUnsafe for one that leads elsewhere, LeftOut for what is no plain file by
+    our rules, Refused for what else the file system forbids, SourceChanged for what moved meanwhile, DiskFull, and
+    Retryable when this process lacks means.
+    """
+
+    def __init__(self, root: str, subdir: str = "", *, hard_links: str = "refuse") -> None:
+        self.root = root
+        self.subdir = subdir
+        self._base = split(subdir) if subdir else []
+        self._hard_links = hard_links
+
+    def identity(self) -> tuple[int, int] | None:
+        """(st_dev, st_ino) of the directory; None when it is missing, no directory, out of reach or behind a link."""
+        try:
+            fd = open_directory(self.root, self._base)
+        except (OSError, Refused):
+            return None
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return found.st_dev, found.st_ino
+
+    def stat(self, relpath: str) -> LocalFile | None:
+        """The plain file at `relpath`; None when nothing is there. Raises LeftOut for anything else that is there."""
+        with translating(relpath, "looked at"):
+            try:
+                with self._parent(relpath) as (directory, name, device):
+                    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    self._check(relpath, found, device)
+                    is_readable = os.access(name, os.R_OK, dir_fd=directory, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        if not is_readable:
+            raise Refused(f"{relpath!r} may not be read. Give this user the permission, or run as the file's owner")
+        return LocalFile(relpath, fingerprint_of(found))
+
+    def open(self, relpath: str) -> OpenFile:
+        """Open a plain file for reading. Errors as `stat`, and SourceChanged when nothing is there."""
+        with translating(relpath, "read"), self._parent(relpath) as (directory, name, device):
+            # Looked at before it is opened, because opening a device can act on it; and again after.
+            self._check(relpath, os.stat(name, dir_fd=directory, follow_symlinks=False), device)
+            fd = os.open(name, _READ_FLAGS, dir_fd=directory)
+            try:
+                self._check(relpath, os.fstat(fd), device)
+                return OpenFile(fd, relpath, lambda: self._current(relpath))
+            except BaseException:
+                os.close(fd)
+                raise
+
+    def walk(self) -> Iterator[Directory]:
+        """Every directory with its plain files; nothing when the directory itself is missing.
+
+        The walk keeps to the directory it began in, even when another takes its name: compare `identity` before
+        and after. Files whose content may not be read are listed; `open` tells.
+        """
+        try:
+            fd = open_directory(self.root, self._base)
+        except (OSError, Refused):
+            return
+        try:
+            yield from walk(fd, hard_links=self._hard_links, is_root=not self._base)
+        finally:
+            os.close(fd)
+
+    def create_temp(self) -> TempFile:
+        """A private file on the export's file system, to be filled, finished and published."""
+        return TempFile(self.root)
+
+    def publish(self, temp: TempFile, relpath: str, *, replacing: Fingerprint | None) -> Fingerprint:
+        """Move a finished `temp` to `relpath`, durably; parent directories are made. Returns its fingerprint there.
+
+        What is there now must still be `replacing` (None: nothing), else SourceChanged. A directory, link or
+        special file in the way is Refused. After any error `temp` is not in place, but for a failed directory sync.
+        """
+        with translating(relpath, "written"), self._parent(relpath, make_mode=0o755) as (directory, name, _):
+            return publish.place(temp, directory=directory, name=name, relpath=relpath, replacing=replacing)
+
+    def set_aside(self, relpath: str, *, stamp: str, limit: int = 10) -> str:
+        """Rename a locally edited file to `<name>.sync-conflict-<stamp>` beside it; returns the new relpath.
+
+        Long names are shortened, taken ones get a number. Refused when `limit` copies exist: nothing is deleted.
+        """
+        with translating(relpath, "set aside"), self._parent(relpath) as (directory, name, _):
+            copy = publish.set_aside(directory=directory, name=name, relpath=relpath, stamp=stamp, limit=limit)
+        return relpath.removesuffix(name) + copy
+
+    def clear_temps(self) -> int:
+        """Remove temporary files of processes that are no more; returns how many."""
+        with translating("/".join((self.root, *publish.TEMP_DIR)), "cleared"):
+            return publish.clear_temps(self.root)
+
+    def free_bytes(self) -> int | None:
+        """Bytes that this user may still write in the export; None when the export is missing."""
+        try:
+            fd = open_directory(self.root, [])
+        except OSError:
+            return None
+        try:
+            room = os.statvfs(fd)
+        finally:
+            os.close(fd)
+        return room.f_bavail * room.f_frsize
+
+    @contextmanager
+    def _parent(self, relpath: str, *, make_mode: int | None = None) -> Iterator[tuple[int, str, int]]:
+        """The directory that holds `relpath` (a descriptor), the name in it, and the device of our directory."""
+        *parents, name = split(relpath)
+        if (*self._base, *parents, name)[0] == OWN_DIR:
+            raise KeyUnsafe(f"{relpath!r} lies in replicator's own directory. Rename it where it comes from")
+        base = open_directory(self.root, self._base, make_mode=make_mode)
+        try:
+            device = os.fstat(base).st_dev
+            directory = open_directory(".", parents, dir_fd=base, make_mode=make_mode)
+        finally:
+            os.close(base)
+        try:
+            if os.fstat(directory).st_dev != device:
+                raise LeftOut(f"{relpath!r} {OBSTACLES['other-device']}", rule="other-device")
+            yield directory, name, device
+        finally:
+            os.close(directory)
+
+    def _check(self, relpath: str, found: os.stat_result, device: int) -> None:
+        reason = obstacle(found, device=device, hard_links=self._hard_links)
+        if reason:
+            raise LeftOut(f"{relpath!r} {OBSTACLES[reason]}", rule=reason)
+
+    def _current(self, relpath: str) -> os.stat_result | None:
+        try:
+            with self._parent(relpath) as (directory, name, _):
+                return look(directory, name)
+        except (FileNotFoundError, NotADirectoryError, Refused):
+            return None

@@ -1,0 +1,135 @@
+"""Own the state directory and open the database in it, or begin a fresh one when it cannot be trusted.
+
+Owns: the lock, file modes, the checks at open, setting a bad database aside. Never: rows.
+Source: flock(2) dies with its process, so a stale lock needs no care; SQLite's result codes ("Result and Error Codes").
+"""
+
+import fcntl
+import os
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from importlib import resources
+
+from replicator.errors import ConfigError, JournalError
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 10.0
+"""How long to wait for a lock that another program, a backup say, holds on the database."""
+
+_PRIVATE_DIR = 0o700
+_PRIVATE_FILE = 0o600
+_UNTRUSTED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+
+
+def path_in(state_dir: str) -> str:
+    """Where the database of a state directory is."""
+    return os.path.join(state_dir, "journal.db")
+
+
+def take_lock(state_dir: str) -> int:
+    """Make `state_dir` when it is missing and lock it. Returns the descriptor that holds the lock.
+
+    Raises JournalError when another process holds it, ConfigError when the directory cannot be used.
+    """
+    try:
+        os.makedirs(state_dir, mode=_PRIVATE_DIR, exist_ok=True)
+        fd = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, _PRIVATE_FILE)
+    except OSError as exc:
+        raise _unusable(state_dir, exc) from exc
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+    except BlockingIOError as exc:
+        owner = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(fd)
+        raise JournalError(
+            f"{state_dir} is in use by process {owner}. "
+            "Stop that process or choose another REPLICATOR_STATE_DIR (--state-dir)"
+        ) from exc
+    except OSError as exc:
+        os.close(fd)
+        raise _unusable(state_dir, exc) from exc
+    return fd
+
+
+def open_database(state_dir: str) -> tuple[sqlite3.Connection, str]:
+    """The database of a locked `state_dir`, ready for writing, and where an untrusted one was set aside, or ''."""
+    path = path_in(state_dir)
+    try:
+        # Made here for its mode, which SQLite gives its companion files too; and closed before SQLite has it,
+        # because closing any descriptor of it later would drop SQLite's locks.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, _PRIVATE_FILE))
+        connection = _opened(path)
+        if connection is not None:
+            return connection, ""
+        aside = _set_aside(path)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE))
+        connection = _opened(path)
+    except (OSError, sqlite3.Error) as exc:
+        raise _unusable(state_dir, exc) from exc
+    if connection is None:
+        raise JournalError(f"{path}: a fresh journal cannot be read back. Check the device's storage")
+    return connection, aside
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A connection that commits only when told to; the caller keeps threads from using it at the same time."""
+    return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+
+
+def _opened(path: str) -> sqlite3.Connection | None:
+    """The database at `path`, its schema made when it is empty; None when it is not to be trusted."""
+    connection = connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if not _schema(connection):
+            connection.executescript(f"BEGIN IMMEDIATE;\n{_schema_script()}\nCOMMIT;")
+        if _is_sound(connection):
+            return connection
+    except UnicodeDecodeError:  # A damaged schema is quoted in SQLite's message, and Python cannot read that.
+        pass
+    except sqlite3.Error as exc:
+        if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _UNTRUSTED:
+            connection.close()
+            raise
+    connection.close()
+    return None
+
+
+def _is_sound(connection: sqlite3.Connection) -> bool:
+    with closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.executescript(_schema_script())
+        expected = _schema(fresh)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION or _schema(connection) != expected:
+        return False
+    return connection.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, str | None]]:
+    return connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
+def _schema_script() -> str:
+    return resources.files("replicator.stores").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+def _set_aside(path: str) -> str:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    aside = f"{path}.set-aside-{stamp}"
+    for suffix in ("-wal", "-shm", ""):
+        if os.path.lexists(path + suffix):
+            os.rename(path + suffix, aside + suffix)
+    return aside
+
+
+def _unusable(state_dir: str, exc: OSError | sqlite3.Error) -> ConfigError:
+    return ConfigError(
+        where=f"state_dir {state_dir}",
+        problem=f"the journal cannot be kept there ({exc.strerror if isinstance(exc, OSError) else exc})",
+        fix=f"Make it a writable directory of uid {os.getuid()} with room on its device, "
+        "or set REPLICATOR_STATE_DIR (--state-dir)",
+    )

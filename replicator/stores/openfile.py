@@ -1,0 +1,97 @@
+"""One file opened for reading: its bytes, whether it moved meanwhile, and whether somebody still writes it.
+
+Owns: reads bounded by the fingerprint taken at open, and the close gate. Never: names, links, decisions.
+Source: fcntl(2), "Leases": a read lease is refused (EAGAIN) while any descriptor or writable mapping of the file
+exists anywhere; it needs the file's owner or CAP_LEASE, and a local file system.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from replicator.errors import SourceChanged
+from replicator.model import Fingerprint
+from replicator.stores.beneath import fingerprint_of, translating
+
+
+def ignore_lease_signals() -> None:
+    """Let no lease break end this process; call it once, in the main thread, before any `has_writer`.
+
+    A writer that opens a file during the microsecond of a probe makes the kernel send SIGIO to the prober,
+    and SIGIO's default action is to end the process.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+class OpenFile:
+    """A plain file open for reading; use it as a context manager. Reads have no position, so threads may share it."""
+
+    def __init__(self, fd: int, relpath: str, current: Callable[[], os.stat_result | None]) -> None:
+        """Takes over `fd`; `current` looks up what the name leads to now."""
+        self._fd = fd
+        self._relpath = relpath
+        self._current = current
+        self.fingerprint: Fingerprint = fingerprint_of(os.fstat(fd))
+        """The version at open: everything read is promised to be of it only while `is_unchanged`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+
+    def read(self) -> bytes:
+        """The whole content. Raises SourceChanged when the file is no longer as long as its fingerprint."""
+        content = self.read_at(0, self.fingerprint.size)
+        with translating(self._relpath, "read"):
+            is_longer = os.pread(self._fd, 1, self.fingerprint.size) != b""
+        if is_longer:
+            raise SourceChanged(f"{self._relpath!r} grew while it was read. It is read again")
+        return content
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on, fewer only at the end the fingerprint told; SourceChanged when cut short."""
+        end = min(offset + size, self.fingerprint.size)
+        pieces: list[bytes] = []
+        with translating(self._relpath, "read"):
+            while offset < end:
+                piece = os.pread(self._fd, end - offset, offset)
+                if not piece:
+                    raise SourceChanged(f"{self._relpath!r} was cut short while it was read. It is read again")
+                pieces.append(piece)
+                offset += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def blocks(self, block_bytes: int = 1 << 20) -> Iterator[bytes]:
+        """The content in order, up to the length the fingerprint told."""
+        for offset in range(0, self.fingerprint.size, block_bytes):
+            yield self.read_at(offset, block_bytes)
+
+    def is_unchanged(self) -> bool:
+        """Whether the name still leads to this very file, in the version of the fingerprint."""
+        with translating(self._relpath, "looked at"):
+            found = self._current()
+        return found is not None and fingerprint_of(found) == self.fingerprint
+
+    def has_writer(self) -> bool | None:
+        """Whether anybody has the file open for writing, or mapped so; None where the kernel does not tell.
+
+        Also None while SIGIO would still end the process: see `ignore_lease_signals`. The lease is given back
+        at once, so that no writer is kept waiting.
+        """
+        if signal.getsignal(signal.SIGIO) is signal.SIG_DFL:
+            return None
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as exc:
+            return True if exc.errno == errno.EAGAIN else None
+        with suppress(OSError):  # Already broken by a writer: nothing is left to give back.
+            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False

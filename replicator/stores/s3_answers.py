@@ -1,0 +1,152 @@
+"""What a good answer says: parsed S3 answers -> our values, or AnswerUnusable. Pure.
+
+A listing is trusted only when it proves itself: every key beneath the prefix, in strictly ascending byte order, an
+end that says it is one. What is wrong is never mended: a listing cut short reads as objects that are gone.
+Source: S3 API, ListObjectsV2 (UTF-8 binary order, EncodingType=url), GetObject (Content-Range), RFC 9110 14.4.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote_plus
+
+from replicator.model import RemoteObject
+from replicator.stores.s3_errors import AnswerUnusable
+
+Answer = Mapping[str, Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing; `token` leads to the next one, '' after the last."""
+
+    objects: tuple[RemoteObject, ...]
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uploads:
+    """One page of unfinished uploads as (key, upload id); `markers` lead to the next one, empty after the last."""
+
+    uploads: tuple[tuple[str, str], ...]
+    markers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An object's bytes on their way: `skip` precede the offset asked for, `length` will come in all."""
+
+    stream: Any
+    etag: str
+    skip: int
+    length: int
+
+
+def etag_of(answer: Answer) -> str:
+    """The unquoted ETag. Without one nothing proves that an S3 store answered."""
+    etag: str = answer["ETag"].strip('"')
+    if not etag:
+        raise AnswerUnusable("the answer has no ETag")
+    return etag
+
+
+def object_of(answer: Answer, *, key: str) -> RemoteObject:
+    return RemoteObject(
+        key=key,
+        size=answer["ContentLength"],
+        etag=etag_of(answer),
+        mtime_ns=_ns(answer["LastModified"]),
+        metadata=dict(answer.get("Metadata", {})),
+    )
+
+
+def page_of(answer: Answer, *, prefix: str, after: str) -> Page:
+    """`after` is the last key of the page before, '' on the first."""
+    is_truncated = _is_truncated(answer)
+    is_encoded = answer.get("EncodingType") == "url"
+    objects = tuple(
+        RemoteObject(
+            key=_decoded(entry["Key"]) if is_encoded else entry["Key"],
+            size=entry["Size"],
+            etag=etag_of(entry),
+            mtime_ns=_ns(entry["LastModified"]),
+        )
+        for entry in answer.get("Contents", ())
+    )
+    last = _order(after)
+    for entry in objects:
+        here = _order(entry.key)
+        if here <= last or not entry.key.startswith(prefix):
+            raise AnswerUnusable("the listing is not trustworthy: a key outside the prefix or out of order")
+        last = here
+    token = answer.get("NextContinuationToken", "") if is_truncated else ""
+    if is_truncated and not token:
+        raise AnswerUnusable("the listing is not trustworthy: it was cut and does not say how to go on")
+    return Page(objects, token)
+
+
+def uploads_of(answer: Answer, *, prefix: str) -> Uploads:
+    is_truncated = _is_truncated(answer)
+    is_encoded = answer.get("EncodingType") == "url"
+    uploads = tuple(
+        (_decoded(entry["Key"]) if is_encoded else entry["Key"], entry["UploadId"])
+        for entry in answer.get("Uploads", ())
+    )
+    if not all(key.startswith(prefix) for key, _ in uploads):
+        raise AnswerUnusable("the listing is not trustworthy: an upload outside the prefix")
+    markers: dict[str, str] = {}
+    if is_truncated:
+        marker = answer["NextKeyMarker"]
+        markers = {"KeyMarker": _decoded(marker) if is_encoded else marker}
+        if answer.get("NextUploadIdMarker"):
+            markers["UploadIdMarker"] = answer["NextUploadIdMarker"]
+    return Uploads(uploads, markers)
+
+
+def body_of(answer: Answer, *, offset: int) -> Body:
+    """The body of an object from `offset` to its very end; a store may ignore the range and send all of it."""
+    try:
+        first, length = _span(answer, offset)
+        return Body(answer["Body"], etag_of(answer), skip=offset - first, length=length)
+    except BaseException:
+        answer["Body"].close()
+        raise
+
+
+def _span(answer: Answer, offset: int) -> tuple[int, int]:
+    """(first byte, bytes that follow) of an answer that has all from `offset` to the object's end."""
+    length: int = answer["ContentLength"]
+    text = answer.get("ContentRange")
+    if text is None:
+        return 0, length
+    if not (span := _CONTENT_RANGE.fullmatch(text)):
+        raise AnswerUnusable("the answer has no readable Content-Range")
+    first, total = map(int, span.groups())
+    if first > offset or length != total - first:
+        raise AnswerUnusable("the answer is not the range that was asked for")
+    return first, length
+
+
+def _is_truncated(answer: Answer) -> bool:
+    """An empty answer or a web page parses to nothing: only a listing says whether it goes on."""
+    if not isinstance(answer.get("IsTruncated"), bool):
+        raise AnswerUnusable("the answer is no listing")
+    return bool(answer["IsTruncated"])
+
+
+def _decoded(text: str) -> str:
+    """Undo EncodingType=url; bytes that are not UTF-8 keep their place in the order as lone surrogates."""
+    return unquote_plus(text, errors="surrogateescape") if "%" in text or "+" in text else text
+
+
+def _order(key: str) -> bytes:
+    return key.encode("utf-8", "surrogateescape")
+
+
+def _ns(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000

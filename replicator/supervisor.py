@@ -1,0 +1,177 @@
+"""The running process: configuration in, engine in the middle, HTTP out, signals, drain, exit.
+
+Owns every long-running task; each is named, and one that returns is a fault that ends the process (the journal makes a
+restart cheap). A new configuration is applied by difference; a broken one changes nothing and is shown.
+Source: Kubernetes pod lifecycle (SIGTERM, then SIGKILL after the grace period): the drain ends by itself.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from replicator import report
+from replicator.config.settings import Settings
+from replicator.config.sources.source import Source
+from replicator.detect.patrol import Patrol
+from replicator.engine import Engine
+from replicator.errors import ConfigError, ReplicatorError
+from replicator.model import Target
+from replicator.observe import http, logs
+from replicator.observe.metrics import Metrics
+from replicator.observe.status import ConfigView, Snapshot
+from replicator.stores.files import ignore_lease_signals
+
+log = logs.get("supervisor")
+
+
+class Supervisor:
+    """One process that replicates until it is told to stop."""
+
+    def __init__(self, engine: Engine, source: Source) -> None:
+        self._engine = engine
+        self._source = source
+        self._config = ConfigView(source=engine.settings.source, generation=0, valid=False)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+
+    async def run(self) -> None:
+        """Replicate until SIGTERM or SIGINT, then drain. Raises ConfigError when the first configuration is invalid."""
+        changes = self._source.changes()
+        first = await anext(changes)
+        if isinstance(first, ConfigError):
+            raise first
+        async with self._serving(), asyncio.TaskGroup() as group:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
+            self._start(group, "workers", self._engine.workers.run())
+            await self._apply(first, group)
+            self._start(group, "configuration", self._follow(changes, group))
+            await self._stop.wait()
+            await self._drain(group)
+            for task in self._tasks.values():
+                task.cancel()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Begin the drain; a second call ends it."""
+        log.info("signal received", signal=signal.Signals(number).name)
+        (self._stop_now if self._stop.is_set() else self._stop).set()
+
+    def snapshot(self) -> Snapshot:
+        """Everything at this moment, as people see it."""
+        return report.snapshot(self._engine, self._config, is_draining=self._stop.is_set())
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        listen = self._engine.settings.http_listen
+        if not listen:
+            yield
+            return
+        server = await http.serve(
+            listen, snapshot=self.snapshot, metrics=self._engine.metrics, complaints=self._complaints
+        )
+        log.info("listening", address=server.address)
+        try:
+            yield
+        finally:
+            await server.close()
+
+    def _complaints(self) -> list[str]:
+        return [f"task {name} has ended" for name, task in self._tasks.items() if task.done()]
+
+    def _start(self, group: asyncio.TaskGroup, name: str, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            await work
+            raise ReplicatorError(f"task {name} ended by itself, which it never should; restart replicator")
+
+        self._tasks[name] = group.create_task(guarded(), name=name)
+
+    async def _end(self, name: str) -> None:
+        task = self._tasks.pop(name)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def _follow(self, changes: AsyncIterator[tuple[Target, ...] | ConfigError], group: asyncio.TaskGroup) -> None:
+        async for change in changes:
+            if isinstance(change, ConfigError):
+                self._config = dataclasses.replace(self._config, valid=False, error=str(change))
+                log.error("configuration rejected, the last good one stays in force", error=change)
+            else:
+                await self._apply(change, group)
+
+    async def _apply(self, targets: tuple[Target, ...], group: asyncio.TaskGroup) -> None:
+        """Bring the running lanes to the wanted ones; those whose target did not change notice nothing."""
+        wanted = {target.id: target for target in targets}
+        for patrol in list(self._engine.patrols.values()):
+            if wanted.get(patrol.lane.target.id) != patrol.lane.target:
+                await self._close(patrol)
+                group.create_task(self._engine.release(patrol.lane), name=f"release {patrol.lane.target.id}")
+        for target in targets:
+            if target.id not in self._engine.patrols:
+                patrol = await self._engine.open(target)
+                self._start(group, f"patrol {target.id}", patrol.run())
+        self._config = ConfigView(
+            source=self._config.source, generation=self._config.generation + 1, valid=True, applied_ts=time.time()
+        )
+        log.info("configuration applied", generation=self._config.generation, targets=len(targets))
+
+    async def _close(self, patrol: Patrol) -> None:
+        await self._end(f"patrol {patrol.lane.target.id}")
+        self._engine.detach(patrol)
+
+    async def _drain(self, group: asyncio.TaskGroup) -> None:
+        """Stop intake, look once more at every egress target, send what is settled; report what is left."""
+        await self._end("configuration")
+        for patrol in list(self._engine.patrols.values()):
+            await self._end(f"patrol {patrol.lane.target.id}")
+            if not patrol.lane.is_egress:
+                self._engine.detach(patrol)
+        sending = group.create_task(self._send_the_rest(), name="drain")
+        skip = group.create_task(self._stop_now.wait(), name="second-signal")
+        await asyncio.wait(
+            {sending, skip}, timeout=self._engine.settings.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        sending.cancel()
+        skip.cancel()
+        for patrol in self._engine.patrols.values():
+            left = list(self._engine.queue.jobs(patrol.lane))
+            if left:
+                log.warning(
+                    "left for the next start",
+                    target=patrol.lane.target.id,
+                    pending_files=len(left),
+                    pending_bytes=sum(job.size for job in left),
+                    relpath=left[0].relpath,
+                )
+        log.info("drained", pending_files=len(self._engine.queue))
+
+    async def _send_the_rest(self) -> None:
+        await asyncio.gather(*(patrol.sweep() for patrol in self._engine.patrols.values()))
+        self._engine.queue.hurry()
+        await self._engine.queue.wait_until(at_most=0)
+
+
+def main(settings: Settings, source: Source) -> None:
+    """`replicator run`: ends normally only after a signal. Raises ConfigError or JournalError."""
+    ignore_lease_signals()
+    try:
+        asyncio.run(_run(settings, source))
+    except* ReplicatorError as errors:
+        raise _first(errors) from errors
+
+
+async def _run(settings: Settings, source: Source) -> None:
+    async with Engine(settings, Metrics()) as engine:
+        await Supervisor(engine, source).run()
+
+
+def _first(errors: BaseExceptionGroup[ReplicatorError]) -> ReplicatorError:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ReplicatorError)  # noqa: S101 - what except* selected
+    return error

@@ -1,0 +1,306 @@
+"""Fixtures that several rooms share: a real S3 server, a bucket in it, a witness that is not us, and a scripted stub.
+
+`REPLICATOR_TEST_S3_ENDPOINT` (with _ACCESS_KEY, _SECRET_KEY and _REGION) runs the suite against another server.
+Nothing starts before a test asks for it.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import SecretStr
+
+from replicator.model import Storage
+
+if TYPE_CHECKING:  # half a second that rooms without S3 need not pay
+    from replicator.stores.s3 import S3fsStore
+
+_MOTO = """
+import sys
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0)
+server.start()
+print("ready", *server.get_host_and_port(), flush=True)
+sys.stdin.read()
+"""
+"""Ends when its standard input does, so not even a killed test run leaves it behind."""
+
+
+@pytest.fixture(autouse=True)
+def _direct_network(monkeypatch):
+    """No proxy of the machine stands between a test and its loopback server."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@dataclass(frozen=True)
+class S3Server:
+    endpoint: str
+    access_key: str
+    secret_key: str
+    region: str
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A running S3 server: the one of the environment, else moto in a process of its own."""
+    access_key = os.environ.get("REPLICATOR_TEST_S3_ACCESS_KEY", "testing")
+    secret_key = os.environ.get("REPLICATOR_TEST_S3_SECRET_KEY", "testing")
+    region = os.environ.get("REPLICATOR_TEST_S3_REGION", "us-east-1")
+    if endpoint := os.environ.get("REPLICATOR_TEST_S3_ENDPOINT"):
+        yield S3Server(endpoint, access_key, secret_key, region)
+        return
+    with subprocess.Popen(
+        [sys.executable, "-c", _MOTO],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        _, host, port = next(line for line in process.stdout or () if line.startswith("ready")).split()
+        yield S3Server(f"http://{host}:{port}", access_key, secret_key, region)
+        process.kill()
+
+
+class Witness:
+    """Sees the bucket through boto3, which shares no code of ours."""
+
+    def __init__(self, server: S3Server, bucket: str) -> None:
+        import boto3
+        from botocore.config import Config
+
+        self.bucket = bucket
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=server.endpoint,
+            aws_access_key_id=server.access_key,
+            aws_secret_access_key=server.secret_key,
+            region_name=server.region,
+            config=Config(
+                s3={"addressing_style": "path"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                max_pool_connections=32,
+            ),
+        )
+
+    async def put(self, key: str, body: bytes, **more) -> str:
+        answer = await asyncio.to_thread(self.client.put_object, Bucket=self.bucket, Key=key, Body=body, **more)
+        return str(answer["ETag"]).strip('"')
+
+    async def get(self, key: str) -> bytes:
+        answer = await asyncio.to_thread(self.client.get_object, Bucket=self.bucket, Key=key)
+        return await asyncio.to_thread(answer["Body"].read)
+
+    async def head(self, key: str) -> dict:
+        return await asyncio.to_thread(self.client.head_object, Bucket=self.bucket, Key=key)
+
+    async def delete(self, key: str) -> None:
+        await asyncio.to_thread(self.client.delete_object, Bucket=self.bucket, Key=key)
+
+    async def keys(self, prefix: str = "") -> list[str]:
+        return await asyncio.to_thread(self._keys, prefix)
+
+    def _keys(self, prefix: str) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+
+
+@pytest.fixture
+def bucket(s3_server) -> Iterator[str]:
+    """A bucket that exists, is empty, and belongs to one test."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    witness = Witness(s3_server, name)
+    witness.client.create_bucket(Bucket=name)
+    yield name
+    witness.client.close()
+
+
+@pytest.fixture
+def witness(s3_server, bucket) -> Iterator[Witness]:
+    one = Witness(s3_server, bucket)
+    yield one
+    one.client.close()
+
+
+@pytest.fixture
+def storage(s3_server, bucket) -> Storage:
+    return Storage(
+        endpoint=s3_server.endpoint,
+        bucket=bucket,
+        region=s3_server.region,
+        access_key_id=SecretStr(s3_server.access_key),
+        secret_access_key=SecretStr(s3_server.secret_key),
+        origin="test",
+    )
+
+
+@pytest.fixture
+async def s3(storage) -> AsyncIterator["S3fsStore"]:
+    """Our store, opened on the test's bucket."""
+    from replicator.stores.s3 import S3fsStore
+
+    store = S3fsStore(storage, connections=16, connect_timeout_s=5, read_timeout_s=30)
+    yield store
+    await store.close()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the stub does with one request. `cut_at` sends that many bytes of the body and ends the connection."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    delay_s: float = 0
+    cut_at: int | None = None
+    is_reset: bool = False
+    """RST instead of an answer, once the request was read."""
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    target: str
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+    head: str
+    """The request line and headers as they came."""
+
+
+class StubS3:
+    """An HTTP/1.1 server that answers what the test says and remembers what it was asked.
+
+    `replies` are used up in order, then `default` answers; a callable takes the Request and returns the Reply.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.replies: deque[Reply | Callable[[Request], Reply]] = deque()
+        self.default: Reply | Callable[[Request], Reply] = Reply()
+        self.connections = 0
+        self._tasks: set[asyncio.Task] = set()
+        self._scheme = "http"
+
+    async def start(self, tls: ssl.SSLContext | None = None) -> "StubS3":
+        self._scheme = "https" if tls else "http"
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        return self
+
+    async def stop(self) -> None:
+        self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def port(self) -> int:
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    def storage(self, **changes) -> Storage:
+        """A storage that lies here: bucket `b`, credentials AKID and SECRET."""
+        here = Storage(
+            endpoint=self.endpoint,
+            bucket="b",
+            region="us-east-1",
+            access_key_id=SecretStr("AKID"),
+            secret_access_key=SecretStr("SECRET"),
+        )
+        return dataclasses.replace(here, **changes)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+                while await self._answer(reader, writer):
+                    pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.split("\r\n")
+        method, target, _ = first.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+        if "expect" in headers:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        request = Request(method, target, headers, body, head)
+        self.requests.append(request)
+        script = self.replies.popleft() if self.replies else self.default
+        reply = script(request) if callable(script) else script
+        await asyncio.sleep(reply.delay_s)
+        if reply.is_reset:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            return False
+        fields = {"Content-Length": str(len(reply.body))} | reply.headers
+        answer = [f"HTTP/1.1 {reply.status} Stub", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        content = b"" if method == "HEAD" else reply.body[: reply.cut_at]
+        writer.write("\r\n".join(answer).encode("latin-1") + content)
+        await writer.drain()
+        return reply.cut_at is None
+
+
+@pytest.fixture
+async def start_stub() -> AsyncIterator[Callable[..., Awaitable[StubS3]]]:
+    """Starts stubs, as many as a test wants: `await start_stub(tls=context)`."""
+    stubs: list[StubS3] = []
+
+    async def start(tls: ssl.SSLContext | None = None) -> StubS3:
+        stubs.append(await StubS3().start(tls))
+        return stubs[-1]
+
+    yield start
+    for stub in stubs:
+        await stub.stop()
+
+
+@pytest.fixture
+async def stub_s3(start_stub):
+    return await start_stub()
+
+
+@pytest.fixture
+def reply() -> type[Reply]:
+    """The Reply class, for tests cannot import a conftest."""
+    return Reply
+
+
+@pytest.fixture
+async def open_store() -> AsyncIterator[Callable[..., "S3fsStore"]]:
+    """Opens stores on any storage and closes them all: `open_store(stub_s3.storage(), read_timeout_s=0.3)`."""
+    from replicator.stores.s3 import S3fsStore
+
+    stores: list[S3fsStore] = []
+
+    def open_one(storage: Storage, **settings) -> "S3fsStore":
+        settings = {"connections": 8, "connect_timeout_s": 2, "read_timeout_s": 5} | settings
+        stores.append(S3fsStore(storage, **settings))
+        return stores[-1]
+
+    yield open_one
+    for store in stores:
+        await store.close()

@@ -1,0 +1,69 @@
+"""Kill it anywhere: nothing is lost, and nothing is sent again that was confirmed."""
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+
+import pytest
+
+from replicator.stores.journal import Journal
+
+FILES = 120
+
+
+def confirmed(home):
+    """relpath -> etag of every row that the dead process left."""
+    journal = Journal.open(str(home / "state"))
+    try:
+        return {
+            row.relpath: row.etag for number in (1, 2) for row in journal.rows(number) if row.relpath.startswith("up")
+        }
+    finally:
+        asyncio.run(journal.close())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+async def test_killed_at_any_time_it_converges_and_resends_nothing_confirmed(replicator, witness, until, seed):
+    """SIGKILL at a random moment of a busy start, twice; then everything is there, whole, once confirmed never again."""
+    chance = random.Random(seed)
+    await asyncio.to_thread(
+        witness.client.put_bucket_versioning,
+        Bucket=witness.bucket,
+        VersioningConfiguration={"Status": "Enabled"},
+    )
+    contents = {f"up{number}": os.urandom(chance.choice((0, 10, 5000, 200_000))) for number in range(FILES)}
+    (replicator.home / "export/out/d").mkdir(parents=True)
+    for name, body in contents.items():
+        (replicator.home / "export/out/d" / name).write_bytes(body)
+    downs = {f"down{number}": os.urandom(1000) for number in range(30)}
+    for name, body in downs.items():
+        await witness.put(f"incoming/{name}", body)
+
+    for _ in range(2):
+        process = await replicator.start("run", REPLICATOR_HTTP_LISTEN="")
+        await asyncio.sleep(chance.uniform(0.4, 2.5))  # the moment of death is the experiment, not a wait for luck
+        process.send_signal(signal.SIGKILL)
+        await process.communicate()
+        rows = await asyncio.to_thread(confirmed, replicator.home)
+        before = await asyncio.to_thread(versions, witness)
+
+    async with replicator.running() as service:
+        await until(service.is_in_step)
+        await until(lambda: witness.keys("sent/") if True else None)
+    after = await asyncio.to_thread(versions, witness)
+
+    assert {key.removeprefix("sent/d/"): await witness.get(key) for key in await witness.keys("sent/")} == contents
+    found = {path.name: path.read_bytes() for path in (replicator.home / "export/in").iterdir()}
+    assert found == downs
+    assert [name for name in rows if after[f"sent/{name}"] > before[f"sent/{name}"]] == []
+    assert list((replicator.home / "export/.replicator/tmp").iterdir()) == []
+    verdict = await replicator("verify")
+    assert verdict.code == 0, verdict.out
+
+
+def versions(witness):
+    pages = witness.client.get_paginator("list_object_versions").paginate(Bucket=witness.bucket, Prefix="sent/")
+    return Counter(entry["Key"] for page in pages for entry in page.get("Versions", ()))

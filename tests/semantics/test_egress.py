@@ -1,0 +1,280 @@
+"""Egress promises: `/export/<source>` -> `<bucket>/<target>/`."""
+
+import asyncio
+import os
+import shutil
+
+import pytest
+
+
+async def test_e1_settled_file_is_in_the_bucket_at_once_after_its_event(device, witness, until):
+    """E1: a closed file is in the bucket, whole, under <target>/<relpath>, within the debounce time and a second."""
+    device.outbox.mkdir()
+    async with device.running(device.egress(), sweep_interval_s=3600) as running:
+        await until(lambda: running.view().watcher.watches and running.view().state == "in-step")
+        device.write("out/a/b c.txt", b"hello")
+
+        await until(lambda: witness.keys("sent/"), within_s=1.5)
+
+        assert await witness.get("sent/a/b c.txt") == b"hello"
+
+
+async def test_e1_settled_file_is_in_the_bucket_within_one_sweep_without_events(device, witness, until):
+    """E1: with every event lost, the sweep alone brings the file into the bucket."""
+    device.outbox.mkdir()
+    async with device.running(device.egress(), watcher="off") as running:
+        await running.in_step()
+        device.write("out/quiet.txt", b"found by the sweep")
+
+        await until(lambda: witness.keys("sent/"), within_s=3)
+
+        assert await witness.get("sent/quiet.txt") == b"found by the sweep"
+
+
+async def test_e1_directories_made_faster_than_their_watches_are_scanned(device, witness, until):
+    """E1: files in directories that are made or moved in as fast as the machine can are all sent without a sweep."""
+    device.outbox.mkdir()
+    async with device.running(device.egress(), sweep_interval_s=3600) as running:
+        await until(lambda: running.view().watcher.watches and running.view().state == "in-step")
+        for number in range(40):
+            device.write(f"out/d{number}/a/b/f")
+        device.write("staging/tree/x/y/z")
+        (device.export / "staging/tree").rename(device.outbox / "moved")
+        expected = {f"sent/d{number}/a/b/f" for number in range(40)} | {"sent/moved/x/y/z"}
+
+        async def all_there():
+            return set(await witness.keys("sent/")) == expected
+
+        await until(all_there)
+
+
+async def test_e1_every_name_that_s3_can_carry_is_carried(device, witness):
+    """E1: spaces, percent signs, unicode in both forms, empty files: each keeps its exact name and bytes."""
+    names = [
+        "sp ace",
+        "per%20cent%",
+        "plus+",
+        "hash#",
+        "q?m",
+        "é",
+        "e\u0301",
+        "😀",
+        "back\\slash",
+        "-rf",
+        "~",
+        "&<>\"'",
+        " ",
+    ]
+    for name in names:
+        device.write(f"out/{name}", name.encode())
+    device.write("out/empty", b"")
+
+    snapshot = await device.sync(device.egress())
+
+    assert snapshot.targets[0].state == "in-step"
+    assert sorted(await witness.keys("sent/")) == sorted(f"sent/{name}" for name in [*names, "empty"])
+    for name in names:
+        assert await witness.get(f"sent/{name}") == name.encode()
+    assert await witness.get("sent/empty") == b""
+
+
+async def test_e1_file_above_the_part_size_arrives_whole(device, witness):
+    """E1: a file of several parts, the last one short, is one object with the same bytes."""
+    content = os.urandom(12 * 2**20 + 7)
+    device.write("out/big.bin", content)
+
+    await device.sync(device.egress(), part_size_bytes=5 * 2**20)
+
+    assert await witness.get("sent/big.bin") == content
+    assert (await witness.head("sent/big.bin"))["ETag"].strip('"').endswith("-3")
+
+
+async def test_e1_open_file_is_sent_only_after_its_writer_closed_it(device, witness, until):
+    """E1: what a program still holds open for writing is not read, however long it pauses."""
+    device.outbox.mkdir()
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        with (device.outbox / "slow.log").open("wb") as writer:
+            writer.write(b"first half, ")
+            writer.flush()
+            await until(lambda: running.view().pending_files == 1)
+            swept = running.view().last_sweep_ts
+            await until(lambda: running.view().last_sweep_ts > swept)
+            assert await witness.keys("sent/") == []
+            writer.write(b"second half")
+
+        await until(lambda: witness.keys("sent/"))
+
+        assert await witness.get("sent/slow.log") == b"first half, second half"
+
+
+async def test_e2_touch_that_leaves_the_content_alone_sends_nothing(device, until):
+    """E2: a new mtime with old content costs a read of the file and no request at all."""
+    path = device.write("out/f")
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        before = running.requests()
+
+        os.utime(path, (1, 1))
+        await until(lambda: running.count("adopted") == 1)
+
+        assert running.requests() == before
+
+
+async def test_e2_same_size_change_with_restored_mtime_is_sent(device, witness, until):
+    """E2: size and mtime may lie; the kernel's change time does not."""
+    path = device.write("out/f", b"version 1")
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        times = os.stat(path)
+        path.write_bytes(b"version 2")
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+        async def is_new():
+            return await witness.get("sent/f") == b"version 2"
+
+        await until(is_new)
+
+
+async def test_e3_files_removed_on_the_device_stay_in_the_storage(device, witness, until):
+    """E3: a removed file's object stays; its row is forgotten, so that the journal does not grow for ever."""
+    path = device.write("out/f")
+    device.write("out/other")
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        path.unlink()
+        await until(lambda: running.view().journal_rows == 1)
+
+    assert await witness.keys("sent/") == ["sent/f", "sent/other"]
+
+
+async def test_e4_file_that_changes_while_it_is_sent_is_never_published_torn(device, witness, until):
+    """E4: no reader of the bucket ever sees bytes that no settled version had, not even of a multipart upload."""
+    size = 11 * 2**20
+    path = device.write("out/f", b"a" * size)
+    async with device.running(device.egress(), part_size_bytes=5 * 2**20) as running:
+        store = next(iter(running.engine.patrols.values())).lane.objects
+        put_part, seen = store.put_part, []
+
+        async def overwrite_then_put(key, upload_id, number, body, *, md5):
+            if not seen:
+                path.write_bytes(b"b" * size)
+            seen.append(number)
+            return await put_part(key, upload_id, number, body, md5=md5)
+
+        store.put_part = overwrite_then_put
+        path.write_bytes(b"c" * size)
+        await until(lambda: seen)
+        await running.in_step()
+
+    assert await witness.get("sent/f") == b"b" * size
+
+
+async def test_e5_restart_sends_nothing_that_was_confirmed(device, witness):
+    """E5: a second start over the same state makes no request for files that did not change."""
+    for number in range(20):
+        device.write(f"out/f{number}")
+    await device.sync(device.egress())
+
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+
+        assert running.requests() == {}
+
+
+async def test_e5_lost_journal_costs_one_listing_and_no_upload(device, witness):
+    """E5: with the journal gone, equal contents are adopted from one listing; nothing is sent again."""
+    for number in range(20):
+        device.write(f"out/f{number}")
+    device.write("out/big", os.urandom(6 * 2**20))
+    await device.sync(device.egress(), part_size_bytes=5 * 2**20)
+    shutil.rmtree(device.home / "state")
+
+    async with device.running(device.egress(), part_size_bytes=5 * 2**20) as running:
+        await running.in_step()
+
+        assert running.count("adopted") == 21
+        assert set(running.requests()) == {"list_objects_v2", "head_object"}
+
+
+@pytest.mark.parametrize("loss", ["missing", "emptied"])
+async def test_e6_lost_source_directory_stops_its_target_and_nothing_else(device, witness, until, loss):
+    """E6: a missing or emptied source is never read as deletions: a clear state, every row kept, back by itself."""
+    for number in range(5):
+        device.write(f"out/f{number}")
+    device.write("other/g")
+    other = device.egress("other", "other/")
+    async with device.running(device.egress(), other) as running:
+        await running.in_step()
+        away = device.export / "away"
+        device.outbox.rename(away)
+        if loss == "emptied":
+            device.outbox.mkdir()
+        await until(lambda: running.view().state == "blocked")
+        swept = running.view().last_sweep_ts
+        await until(lambda: running.view().last_sweep_ts > swept + 2)
+
+        assert ("missing" if loss == "missing" else "empty") in running.view().reason
+        assert running.view().fix
+        assert running.view().journal_rows == 5
+        assert "blocked" in " ".join(running.supervisor.snapshot().not_ready)
+        device.write("other/h")
+        await until(lambda: witness.keys("other/h"))
+        before = running.requests()
+
+        if loss == "emptied":
+            device.outbox.rmdir()
+        away.rename(device.outbox)
+        await running.in_step()
+
+        assert running.requests() == before
+        assert running.view().journal_rows == 5
+
+
+async def test_e6_replaced_source_directory_is_watched_again(device, witness, until):
+    """E6: another directory under the same name is noticed, watched and sent from."""
+    device.write("out/old")
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        device.outbox.rename(device.export / "away")
+        device.write("out/new")
+        await until(lambda: witness.keys("sent/new"))
+        await until(lambda: running.view().watcher.degraded == "" and running.view().watcher.watches)
+        device.write("out/later")
+
+        await until(lambda: witness.keys("sent/later"))
+
+    assert await witness.keys("sent/") == ["sent/later", "sent/new", "sent/old"]
+
+
+async def test_e6_source_that_does_not_exist_yet_is_no_fault(device, witness, until):
+    """E6: a workload that has not made its directory yet is in step; its first file is found."""
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        device.write("out/first")
+
+        await until(lambda: witness.keys("sent/first"))
+
+
+async def test_special_files_are_left_out_and_named(device, witness, until):
+    """Links, FIFOs and names without a key are never opened, never sent, and counted by reason."""
+    device.write("secret", b"outside the source")
+    device.write("out/plain")
+    os.symlink(device.export / "secret", device.outbox / "link")
+    os.symlink(device.export, device.outbox / "dirlink")
+    os.mkfifo(device.outbox / "fifo")
+    os.link(device.export / "secret", device.outbox / "hard")
+    (os.fsencode(device.outbox) + b"/bad\xff").decode("utf-8", "surrogateescape")
+    with open(os.fsencode(device.outbox) + b"/bad\xff", "wb") as file:
+        file.write(b"x")
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        os.symlink(device.export / "secret", device.outbox / "later")
+        os.mkfifo(device.outbox / "fifo2")
+        await until(lambda: sum(running.view().skipped_by_reason.values()) == 7)
+        await asyncio.sleep(0)
+
+        assert running.view().state == "in-step"
+        assert running.view().skipped_by_reason == {"symlink": 3, "special": 2, "hard-linked": 1, "unsafe-name": 1}
+
+    assert await witness.keys("") == ["sent/plain"]

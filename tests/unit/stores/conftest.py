@@ -1,0 +1,94 @@
+"""Fixtures of the file and journal tests: an export, a disk that is too small, a process without rights."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from replicator.model import Fingerprint, Row
+from replicator.stores.files import Export
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The top of an export, empty."""
+    path = tmp_path / "export"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def export(root: Path) -> Export:
+    """The whole of `root`, strict about hard links."""
+    return Export(str(root))
+
+
+@pytest.fixture
+def open_root() -> Iterator[Path]:
+    """An export that every user can reach, as pytest's own directories are not."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB and a few dozen inodes."""
+    if os.geteuid() != 0:
+        pytest.skip("mounts a tmpfs, which needs root")
+    path = tmp_path / "small"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=40", "none", str(path)], check=False, capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a tmpfs here")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.fixture
+def run_as_nobody() -> Callable[..., str]:
+    """Run Python code in a process without any privilege; the code finds its arguments in `args`."""
+
+    def run(code: str, *args: object) -> str:
+        prelude = (
+            "import os, sys\n"
+            "from replicator.errors import *\n"
+            "from replicator.stores.files import Export\n"
+            "from replicator.stores.journal import Journal\n"
+            "import asyncio, encodings.ascii, resource\n"
+            "args = sys.argv[1:]\n"
+            f"if os.geteuid() == 0: os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", prelude + code, *map(str, args)],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        )
+
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
+
+
+@pytest.fixture
+def make_row() -> Callable[..., Row]:
+    """A row of `relpath`, told from others of the same path by `version`."""
+
+    def make(relpath: str, version: int = 1, size: int = 100) -> Row:
+        fingerprint = Fingerprint(size=size, mtime_ns=10**18 + version, ctime_ns=10**18, ino=version)
+        return Row(
+            relpath, fingerprint, etag=f"etag-{version}", checksum=f"md5:{version}", is_verified=version % 2 == 1
+        )
+
+    return make

@@ -1,0 +1,292 @@
+"""Every failure of a store becomes one of our errors, with the next step and without a secret."""
+
+import asyncio
+import logging
+import socket
+
+import pytest
+
+from replicator import errors
+from replicator.errors import (
+    AccessDenied,
+    BucketMissing,
+    IntegrityFailed,
+    KeyUnsafe,
+    ObjectMissing,
+    Refused,
+    RemoteChanged,
+    Throttled,
+    TransferError,
+    Unavailable,
+)
+from replicator.stores import s3_errors
+
+MD5 = b"0" * 16
+
+
+async def failure(call) -> TransferError:
+    with pytest.raises(TransferError) as caught:
+        await call
+    return caught.value
+
+
+CODES = [
+    (400, "AuthorizationHeaderMalformed", AccessDenied),
+    (400, "BadDigest", IntegrityFailed),
+    (400, "EntityTooLarge", Refused),
+    (400, "EntityTooSmall", Refused),
+    (400, "ExpiredToken", AccessDenied),
+    (400, "IncompleteBody", Unavailable),
+    (400, "InvalidArgument", Refused),
+    (400, "InvalidPart", IntegrityFailed),
+    (400, "KeyTooLongError", KeyUnsafe),
+    (400, "RequestTimeout", Unavailable),
+    (400, "SomethingNew", Refused),
+    (400, "XAmzContentSHA256Mismatch", IntegrityFailed),
+    (403, "AccessDenied", AccessDenied),
+    (403, "InvalidAccessKeyId", AccessDenied),
+    (403, "QuotaExceeded", Refused),
+    (403, "RequestTimeTooSkewed", AccessDenied),
+    (403, "SignatureDoesNotMatch", AccessDenied),
+    (403, "SomethingNew", AccessDenied),
+    (404, "NoSuchBucket", BucketMissing),
+    (404, "NoSuchUpload", ObjectMissing),
+    (409, "OperationAborted", Unavailable),
+    (412, "PreconditionFailed", RemoteChanged),
+    (429, "SomethingNew", Throttled),
+    (500, "InternalError", Unavailable),
+    (501, "NotImplemented", Refused),
+    (503, "ServiceUnavailable", Unavailable),
+    (503, "SlowDown", Throttled),
+    (599, "SomethingNew", Unavailable),
+]
+
+
+@pytest.mark.parametrize("message", ["a message", None])
+async def test_code_decides(stub_s3, open_store, s3_error, message):
+    """The S3 code, else the status, picks the error, with or without a message from the store."""
+    heard = []
+    store = open_store(stub_s3.storage(), on_request=lambda *told: heard.append(told[:2]))
+
+    for status, code, expected in CODES:
+        stub_s3.default = s3_error(status, code, message=message)
+        error = await failure(store.put("k", b"", md5=MD5, metadata={}))
+
+        word = str(status) if code == "SomethingNew" else code
+        assert type(error) is expected, code
+        assert str(error).startswith("put_object b/k: ")
+        assert f"({word}); " in str(error)
+        assert "a message" not in str(error)
+        assert heard[-1] == ("put_object", word)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (301, AccessDenied),
+        (400, Refused),
+        (403, AccessDenied),
+        (404, ObjectMissing),
+        (429, Throttled),
+        (500, Unavailable),
+    ],
+)
+async def test_status_alone_decides_without_a_body(stub_s3, open_store, reply, status, expected):
+    """Answers to HEAD have no code in them; the status is enough."""
+    stub_s3.default = reply(status)
+
+    assert type(await failure(open_store(stub_s3.storage()).head("k"))) is expected
+
+
+async def test_missing_object_and_missing_bucket_are_told_apart(stub_s3, open_store, reply, s3_error):
+    """A 404 means the object where one was asked for, and the bucket (or no S3 at all) everywhere else."""
+    store = open_store(stub_s3.storage())
+    stub_s3.default = reply(404, {"Content-Type": "text/html"}, b"<html><body>Not Found</body></html>")
+
+    assert type(await failure(store.head("k"))) is ObjectMissing
+    assert type(await failure(store.probe())) is BucketMissing
+    assert type(await failure(store.put("k", b"", md5=MD5, metadata={}))) is BucketMissing
+    assert type(await failure(store.create_upload("k", metadata={}))) is BucketMissing
+    stub_s3.default = s3_error(404, "NoSuchBucket")
+    assert type(await failure(anext(store.get("k", etag="e")))) is BucketMissing
+    assert type(await failure(store.delete("k"))) is BucketMissing
+    stub_s3.default = s3_error(404, "NoSuchKey")
+    assert type(await failure(anext(store.get("k", etag="e")))) is ObjectMissing
+
+
+async def test_error_inside_a_200_is_an_error(stub_s3, open_store, reply):
+    """Completing an upload may answer 200, wait with blanks, and fail after all."""
+    body = b'<?xml version="1.0"?>   \n  <Error><Code>InternalError</Code><Message>x</Message></Error>'
+    stub_s3.default = reply(200, {"Content-Type": "application/xml"}, body)
+
+    assert type(await failure(open_store(stub_s3.storage()).complete_upload("k", "u", ["e"]))) is Unavailable
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html><head><title>Log in</title></head></html>", b"<html><br>not XML", b"\xff\xfe", b"{}", b"<a/>"],
+)
+async def test_answer_of_something_else_is_no_success(stub_s3, open_store, reply, body):
+    """A 200 from a captive portal or a proxy is neither a stored object nor an empty bucket."""
+    stub_s3.default = reply(200, {"Content-Type": "text/html"}, body)
+    store = open_store(stub_s3.storage())
+
+    calls = [
+        store.probe(),
+        anext(store.list("")),
+        store.list_uploads(""),
+        store.put("k", b"", md5=MD5, metadata={}),
+        store.head("k"),
+        anext(store.get("k", etag="e")),
+        store.create_upload("k", metadata={}),
+        store.put_part("k", "u", 1, b"", md5=MD5),
+        store.complete_upload("k", "u", ["e"]),
+    ]
+
+    for call in calls:
+        assert type(await failure(call)) is Unavailable
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [({"Retry-After": "12"}, 12.0), ({"Retry-After": "Fri, 02 Jan 2026 03:04:05 GMT"}, None), ({}, None)],
+)
+async def test_throttled_knows_how_long(stub_s3, open_store, s3_error, headers, expected):
+    """Retry-After in seconds is passed on; a date is not, for the device's clock may be off."""
+    stub_s3.default = s3_error(503, "SlowDown", headers=headers)
+
+    error = await failure(open_store(stub_s3.storage()).probe())
+
+    assert type(error) is Throttled
+    assert error.retry_after_s == expected
+
+
+async def test_503_with_a_wait_is_throttled(stub_s3, open_store, reply):
+    """A 503 that says when to come back is a request for less, whatever its code."""
+    stub_s3.default = reply(503, {"Retry-After": "3"})
+
+    error = await failure(open_store(stub_s3.storage()).probe())
+
+    assert type(error) is Throttled
+    assert error.retry_after_s == 3
+
+
+async def test_refused_connection_is_unavailable(stub_s3, open_store):
+    """Nobody listens: Unavailable, with where to look."""
+    heard = []
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        store = open_store(stub_s3.storage(endpoint=endpoint), on_request=lambda *told: heard.append(told[:2]))
+
+        error = await failure(store.probe())
+
+    assert type(error) is Unavailable
+    assert "endpoint" in str(error)
+    assert heard == [("list_objects_v2", "connection")]
+
+
+async def test_unknown_name_is_unavailable(stub_s3, open_store):
+    """A name that does not resolve: Unavailable, told apart from a refused connection."""
+    store = open_store(stub_s3.storage(endpoint="http://store.example.invalid"))
+
+    error = await failure(store.probe())
+
+    assert type(error) is Unavailable
+    assert "(dns)" in str(error)
+
+
+async def test_dead_proxy_is_unavailable(stub_s3, open_store, monkeypatch):
+    """A proxy that is not there is named as such, without its password."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:hunter2@127.0.0.1:{taken.getsockname()[1]}")
+
+        error = await failure(open_store(stub_s3.storage(endpoint="http://store.example.invalid")).probe())
+
+    assert type(error) is Unavailable
+    assert "(proxy)" in str(error)
+    assert "hunter2" not in str(error)
+
+
+async def test_bad_bucket_name_is_refused(stub_s3, open_store):
+    """A bucket's name that cannot be one never becomes a request."""
+    error = await failure(open_store(stub_s3.storage(bucket="no/such bucket")).probe())
+
+    assert type(error) is Refused
+    assert stub_s3.requests == []
+
+
+async def test_name_that_is_no_utf8_is_unsafe(stub_s3, open_store):
+    """A file name that is not UTF-8 has no key; the message shows it escaped."""
+    error = await failure(open_store(stub_s3.storage()).put("a\udcff", b"", md5=MD5, metadata={}))
+
+    assert type(error) is KeyUnsafe
+    assert "a\\udcff" in str(error)
+    assert stub_s3.requests == []
+
+
+async def test_empty_key_never_addresses_the_bucket(stub_s3, open_store):
+    """Without a key, DELETE would remove the bucket: no such request is made."""
+    store = open_store(stub_s3.storage())
+
+    for call in (store.delete(""), store.put("", b"", md5=MD5, metadata={}), store.head("")):
+        assert type(await failure(call)) is KeyUnsafe
+
+    assert stub_s3.requests == []
+
+
+async def test_cancellation_passes_untouched(stub_s3, open_store, reply):
+    """A cancelled request ends as cancelled, and the store goes on."""
+    stub_s3.replies.append(reply(delay_s=30))
+    stub_s3.default = reply(204)
+    store = open_store(stub_s3.storage())
+    task = asyncio.create_task(store.delete("k"))
+    async with asyncio.timeout(5):
+        while not stub_s3.requests:
+            await asyncio.sleep(0.01)
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await store.delete("k")
+
+
+async def test_control_characters_of_a_key_are_escaped(stub_s3, open_store, reply):
+    """A key cannot write lines of its own into a log or onto a terminal."""
+    stub_s3.default = reply(404)
+
+    error = await failure(open_store(stub_s3.storage()).head("a\nb\x1b[31m\u202e"))
+
+    assert "b/a\\nb\\x1b[31m\\u202e: " in str(error)
+
+
+async def test_no_secret_in_messages_or_logs(stub_s3, open_store, s3_error, caplog):
+    """Neither secret nor signature is in an error, its cause's text or our own log lines."""
+    stub_s3.default = s3_error(
+        403, "SignatureDoesNotMatch", message="SECRET AWS4-HMAC", more="<StringToSign>x</StringToSign>"
+    )
+    with caplog.at_level(logging.INFO):
+        error = await failure(open_store(stub_s3.storage()).probe())
+
+    assert "SECRET" not in str(error)
+    assert "AWS4-HMAC" not in str(error)
+    assert "Signature=" not in caplog.text
+
+
+def test_table_is_whole():
+    """Every row raises an error of the tree, every word for an exception has its row, every step says something."""
+    words = {word for _, word in s3_errors._WORDS} | {"unparsable"}
+
+    assert words <= set(s3_errors.TABLE)
+    for verdict in s3_errors.TABLE.values():
+        assert issubclass(verdict.error, errors.TransferError)
+        assert verdict.what
+        assert verdict.step
+
+
+def test_unforeseen_exception_is_unavailable():
+    """Whatever a parser stumbles over is an unusable answer, not a crash."""
+    for exc in (KeyError("IsTruncated"), TypeError("NoneType"), ValueError("?"), AttributeError("?")):
+        assert type(s3_errors.translate(exc, operation="o", bucket="b", key="k")) is Unavailable

@@ -1,0 +1,444 @@
+"""One request is one attempt at one host that we trust, whatever the process's environment says."""
+
+import asyncio
+import datetime as dt
+import gc
+import hashlib
+import re
+import ssl
+import warnings
+
+import botocore.handlers
+import pytest
+
+from replicator.errors import AccessDenied, Throttled, TransferError, Unavailable
+from replicator.stores import s3_session
+from replicator.stores.s3_errors import AnswerUnusable
+from replicator.stores.s3_listing import read_listing
+
+ONE_MONTH = dt.timedelta(days=30)
+MD5 = hashlib.md5(b"body", usedforsecurity=False).digest()
+
+
+async def put(store):
+    return await store.put("k", b"body", md5=MD5, metadata={})
+
+
+async def failure(call) -> TransferError:
+    with pytest.raises(TransferError) as caught:
+        await call
+    return caught.value
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+async def test_failed_request_is_sent_once(stub_s3, open_store, reply, status):
+    """No library below us repeats a request that the store failed: retries have one owner."""
+    stub_s3.default = reply(status)
+
+    await failure(put(open_store(stub_s3.storage())))
+
+    assert len(stub_s3.requests) == 1
+
+
+async def test_slow_down_is_sent_once(stub_s3, open_store, s3_error):
+    """Nor one that was throttled."""
+    stub_s3.default = s3_error(503, "SlowDown", headers={"Retry-After": "7"})
+
+    error = await failure(put(open_store(stub_s3.storage())))
+
+    assert isinstance(error, Throttled)
+    assert error.retry_after_s == 7
+    assert len(stub_s3.requests) == 1
+
+
+async def test_reset_request_is_sent_once(stub_s3, open_store, reply):
+    """Nor one whose connection broke, be it new or kept from the request before."""
+    store = open_store(stub_s3.storage())
+    stub_s3.default = reply(is_reset=True)
+
+    await failure(put(store))
+    assert len(stub_s3.requests) == 1
+
+    stub_s3.replies.append(reply(headers={"ETag": '"e"'}))
+    await put(store)
+    await failure(put(store))
+
+    assert len(stub_s3.requests) == 3
+
+
+async def test_cut_answer_is_sent_once(stub_s3, open_store, s3_page):
+    """Nor one whose answer ended early."""
+    page = s3_page(["a", "b"])
+    stub_s3.default = type(page)(page.status, page.headers, page.body, cut_at=50)
+
+    assert isinstance(await failure(open_store(stub_s3.storage()).probe()), Unavailable)
+    assert len(stub_s3.requests) == 1
+
+
+async def test_answer_after_the_read_timeout_is_a_timeout(stub_s3, open_store, reply):
+    """A silent store costs the read timeout, once."""
+    heard = []
+    stub_s3.default = reply(delay_s=30)
+    store = open_store(stub_s3.storage(), read_timeout_s=0.2, on_request=lambda *told: heard.append(told))
+
+    assert isinstance(await failure(store.head("k")), Unavailable)
+
+    assert [told[:2] for told in heard] == [("head_object", "timeout")]
+    assert 0.2 <= heard[0][2] < 2
+    assert len(stub_s3.requests) == 1
+
+
+async def test_connections_are_kept(stub_s3, open_store, reply):
+    """Requests in a row share one connection, error answers and empty ones too."""
+    store = open_store(stub_s3.storage())
+    stub_s3.replies.extend([reply(headers={"ETag": '"e"'}), reply(204), reply(404)])
+
+    await put(store)
+    await store.delete("k")
+    await failure(store.head("k"))
+    stub_s3.default = reply(headers={"ETag": '"e"'})
+    await put(store)
+
+    assert stub_s3.connections == 1
+
+
+async def test_connections_are_bounded(stub_s3, open_store, reply):
+    """However many requests are under way, no more than `connections` are open."""
+    stub_s3.default = reply(headers={"ETag": '"e"'}, delay_s=0.02)
+    store = open_store(stub_s3.storage(), connections=3)
+
+    await asyncio.gather(*(put(store) for _ in range(12)))
+
+    assert stub_s3.connections == 3
+
+
+async def test_close_leaves_no_connection(stub_s3, open_store, reply):
+    """After `close` nothing is open, and closing what was never used is fine."""
+    stub_s3.default = reply(headers={"ETag": '"e"'})
+    store = open_store(stub_s3.storage())
+    await put(store)
+
+    await store.close()
+    await open_store(stub_s3.storage()).close()
+
+    async with asyncio.timeout(5):
+        while stub_s3._tasks:
+            await asyncio.sleep(0.01)
+    gc.collect()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirect_reaches_no_second_host(start_stub, open_store, reply, status):
+    """A redirect is an error: neither signature nor token nor body reach the host it points to."""
+    first, second = await start_stub(), await start_stub()
+    first.default = reply(status, {"Location": f"{second.endpoint}/b/k"})
+    store = open_store(first.storage())
+    store._fs.token = "TOKEN"  # what libraries are known to send along to the next host
+
+    for call in (put(store), anext(store.get("k", etag="e")), store.probe(), store.head("k"), store.delete("k")):
+        error = await failure(call)
+        assert isinstance(error, AccessDenied)
+        assert "region" in str(error)
+
+    assert second.connections == 0
+    assert [request.headers["x-amz-security-token"] for request in first.requests] == ["TOKEN"] * 5
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "headers"),
+    [
+        (301, "PermanentRedirect", {"x-amz-bucket-region": "eu-west-1"}),
+        (400, "AuthorizationHeaderMalformed", {}),
+        (400, "IllegalLocationConstraintException", {"x-amz-bucket-region": "eu-west-1"}),
+    ],
+)
+async def test_other_region_is_told_not_chased(stub_s3, open_store, s3_error, status, code, headers):
+    """Where a bucket lies is configuration: nothing is asked again, signed for another region."""
+    stub_s3.default = s3_error(status, code, headers=headers, more="<Region>eu-west-1</Region>")
+
+    error = await failure(put(open_store(stub_s3.storage())))
+
+    assert isinstance(error, AccessDenied)
+    assert "BUCKET_REGION" in str(error)
+    assert len(stub_s3.requests) == 1
+
+
+async def test_upload_is_one_plain_body(stub_s3, open_store, reply):
+    """A body goes out at once, with its length and MD5: no 100-continue, no chunks, no trailers, our own name."""
+    stub_s3.default = reply(headers={"ETag": '"e"'})
+    store = open_store(stub_s3.storage())
+
+    await put(store)
+    await store.put_part("k", "id", 1, b"body", md5=MD5)
+
+    for request in stub_s3.requests:
+        assert request.body == b"body"
+        assert request.headers["content-length"] == "4"
+        assert request.headers["content-md5"] == "hBotaJrYa9FhFEdFPCLG/A=="
+        assert request.headers["user-agent"].startswith("replicator/")
+        assert not {"expect", "transfer-encoding", "x-amz-trailer", "content-encoding"} & set(request.headers)
+        assert not [name for name in request.headers if name.startswith(("x-amz-checksum", "x-amz-sdk-checksum"))]
+    assert stub_s3.requests[0].target == "/b/k"
+
+
+async def test_upload_over_tls_is_one_plain_body_too(
+    start_stub, open_store, reply, authority, new_certificate, tmp_path
+):
+    """TLS changes nothing about the body, where libraries like to switch to signed chunks with trailers."""
+    stub = await start_stub(new_certificate("server", by=authority).server_context(tmp_path))
+    stub.default = reply(headers={"ETag": '"e"'})
+
+    await put(open_store(stub.storage(ca_pem=authority.pem)))
+
+    assert stub.requests[0].body == b"body"
+    assert not {"expect", "transfer-encoding", "x-amz-trailer"} & set(stub.requests[0].headers)
+
+
+async def test_environment_of_the_process_changes_nothing(
+    stub_s3, start_stub, open_store, reply, monkeypatch, tmp_path
+):
+    """Profiles, AWS files, other endpoints, retry and FIPS settings of the process do not reach our requests."""
+    other = await start_stub()
+    stub_s3.default = reply(503)
+    config = tmp_path / "config"
+    config.write_text(
+        f"[default]\nendpoint_url = {other.endpoint}\nregion = xx-1\ns3 =\n  addressing_style = virtual\n"
+        "  payload_signing_enabled = false\nmax_attempts = 9\n"
+    )
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = WRONG\naws_secret_access_key = WRONG\n")
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(config.read_text())
+    words = {
+        "HOME": str(tmp_path),
+        "AWS_CONFIG_FILE": str(config),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
+        "AWS_PROFILE": "nobody",
+        "AWS_ENDPOINT_URL": other.endpoint,
+        "AWS_ENDPOINT_URL_S3": other.endpoint,
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": other.endpoint,
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": other.endpoint,
+        "AWS_ACCESS_KEY_ID": "WRONG",
+        "AWS_SECRET_ACCESS_KEY": "WRONG",
+        "AWS_SESSION_TOKEN": "WRONG",
+        "AWS_REGION": "xx-1",
+        "AWS_DEFAULT_REGION": "xx-1",
+        "AWS_MAX_ATTEMPTS": "9",
+        "AWS_RETRY_MODE": "adaptive",
+        "AWS_DEFAULTS_MODE": "auto",
+        "AWS_USE_FIPS_ENDPOINT": "true",
+        "AWS_USE_DUALSTACK_ENDPOINT": "true",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_supported",
+        "AWS_CSM_ENABLED": "true",
+        "AWS_SDK_UA_APP_ID": "somebody",
+    }
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(s3_session, "_session", s3_session._session.__wrapped__)
+
+    await failure(put(open_store(stub_s3.storage())))
+
+    (request,) = stub_s3.requests
+    assert "Credential=AKID/" in request.headers["authorization"]
+    assert "/us-east-1/s3/aws4_request" in request.headers["authorization"]
+    assert "x-amz-security-token" not in request.headers
+    assert "somebody" not in request.headers["user-agent"]
+    assert request.target == "/b/k"
+    assert other.connections == 0
+
+
+async def test_proxy_of_the_environment_is_used(stub_s3, open_store, reply, monkeypatch):
+    """Gateways reach the store through a proxy: HTTP_PROXY is followed, NO_PROXY exempts."""
+    monkeypatch.setenv("HTTP_PROXY", stub_s3.endpoint)
+    stub_s3.default = reply(headers={"ETag": '"e"'})
+
+    await put(open_store(stub_s3.storage(endpoint="http://s3.example.invalid:9000")))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    await put(open_store(stub_s3.storage()))
+
+    assert [request.target for request in stub_s3.requests] == ["http://s3.example.invalid:9000/b/k", "/b/k"]
+
+
+async def test_huge_answer_is_refused(stub_s3, open_store, s3_page, s3_error):
+    """A listing or an error without end is cut off, not taken into memory."""
+    filler = "x" * (s3_session.ANSWER_LIMIT_BYTES + 1)
+    stub_s3.replies.extend([s3_page([filler]), s3_error(500, "InternalError", message=filler)])
+    store = open_store(stub_s3.storage())
+
+    assert "longer than" in str(await failure(store.probe()))
+    assert "longer than" in str(await failure(anext(store.get("k", etag="e"))))
+
+
+async def test_endless_answer_is_left_early():
+    """What is too long is not read to its end, which may never come."""
+
+    class Endless:
+        is_closed = False
+        read = 0
+
+        @property
+        def content(self):
+            return self
+
+        async def iter_any(self):
+            while self.read < 100 * 2**20:
+                self.read += 2**20
+                yield bytes(2**20)
+
+        def close(self):
+            self.is_closed = True
+
+    response = Endless()
+    with pytest.raises(AnswerUnusable):
+        await s3_session._read_answer(response)
+
+    assert response.is_closed
+    assert response.read <= s3_session.ANSWER_LIMIT_BYTES + 2**20
+
+
+def test_knobs_are_in_force():
+    """With these versions of the libraries, every knob that reaches inside does what it is there for."""
+    session = s3_session._session.__wrapped__()
+    handlers = session.get_component("event_emitter")._emitter._handlers
+    parser = session.get_component("response_parser_factory").create_parser("rest-xml")
+
+    assert parser._timestamp_parser is s3_session._parse_time
+    assert botocore.handlers.add_expect_header not in handlers.prefix_search("before-call.s3.PutObject")
+    assert s3_session._stay_in_region in handlers.prefix_search("before-call.s3.PutObject")
+    assert read_listing in handlers.prefix_search("before-parse.s3.ListObjectsV2")
+
+
+async def test_lost_knobs_cost_speed_only(stub_s3, open_store, s3_page, reply, monkeypatch):
+    """When the libraries move on, knobs that are gone are skipped, and requests and listings go on."""
+
+    def gone(session):
+        raise AttributeError("no such thing any more")
+
+    for knob in ("_send_at_once", "_read_times_fast", "_read_listings_fast"):
+        monkeypatch.setattr(s3_session, knob, gone)
+    monkeypatch.setattr(s3_session, "_session", s3_session._session.__wrapped__)
+    stub_s3.replies.extend([s3_page(["a%20b"], token="1"), s3_page(["c"]), reply(headers={"ETag": '"e"'})])
+    store = open_store(stub_s3.storage())
+
+    entries = [entry async for page in store.list("") for entry in page]
+
+    assert [entry.key for entry in entries] == ["a b", "c"]
+    assert entries[0].mtime_ns == 1767323045 * 10**9
+    assert await put(store) == "e"
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-01-02T03:04:05.000Z", "2026-01-02T03:04:05", "Fri, 02 Jan 2026 03:04:05 GMT", "1767323045"]
+)
+def test_times_are_read_in_every_form(text):
+    """LastModified is ISO 8601 in a listing and RFC 1123 in a header; a missing zone means UTC."""
+    moment = s3_session._parse_time(text)
+
+    assert moment.tzinfo
+    assert moment.timestamp() == 1767323045
+
+
+# TLS
+
+
+async def test_authority_of_the_storage_is_trusted(start_stub, open_store, reply, authority, new_certificate, tmp_path):
+    """A private authority in tls.crt is enough, whatever bundles the environment names."""
+    stub = await start_stub(new_certificate("server", by=authority).server_context(tmp_path))
+    stub.default = reply(headers={"ETag": '"e"'})
+
+    assert await put(open_store(stub.storage(ca_pem=authority.pem))) == "e"
+
+
+@pytest.mark.parametrize("anchor", ["intermediate", "server"])
+async def test_any_certificate_of_the_chain_is_an_anchor(
+    start_stub, open_store, reply, authority, new_certificate, tmp_path, anchor
+):
+    """tls.crt may hold the intermediate or the endpoint's own certificate, as claims hand them out."""
+    intermediate = new_certificate("intermediate", by=authority, is_authority=True)
+    server = new_certificate("server", by=intermediate)
+    stub = await start_stub(server.server_context(tmp_path, intermediate))
+    stub.default = reply(headers={"ETag": '"e"'})
+    pem = {"intermediate": intermediate, "server": server}[anchor].pem
+
+    assert await put(open_store(stub.storage(ca_pem=pem))) == "e"
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("unknown", "unable to get local issuer certificate"),
+        ("self-signed", "self-signed certificate"),
+        ("wrong-name", "IP address mismatch"),
+        ("expired", "certificate has expired"),
+    ],
+)
+async def test_bad_certificate_is_refused(
+    start_stub, open_store, authority, new_certificate, monkeypatch, tmp_path, case, words
+):
+    """A certificate that proves nothing ends the connection before any request, and the message names the fix."""
+    other = new_certificate("other", is_authority=True)
+    server = {
+        "unknown": lambda: new_certificate("server", by=authority),
+        "self-signed": lambda: new_certificate("server"),
+        "wrong-name": lambda: new_certificate("server", by=authority, address="127.0.0.2"),
+        "expired": lambda: new_certificate("server", by=authority, age=ONE_MONTH, life=ONE_MONTH / 2),
+    }[case]()
+    stub = await start_stub(server.server_context(tmp_path))
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(authority.pem + server.pem)
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(bundle))
+    trusted = authority if case in {"wrong-name", "expired"} else other
+
+    error = await failure(put(open_store(stub.storage(ca_pem=trusted.pem))))
+
+    assert isinstance(error, Unavailable)
+    assert re.search(f"{words}.*\\(certificate\\); .*tls.crt", str(error))
+    assert stub.requests == []
+
+
+async def test_unreadable_authority_is_told(start_stub, open_store, authority, new_certificate, tmp_path):
+    """Text in tls.crt that is no PEM fails this store's requests with its name, not the process."""
+    stub = await start_stub(new_certificate("server", by=authority).server_context(tmp_path))
+
+    for pem in ("not a certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        error = await failure(put(open_store(stub.storage(ca_pem=pem))))
+        assert isinstance(error, Unavailable)
+        assert "tls.crt" in str(error)
+
+
+async def test_plain_server_behind_https_is_told(stub_s3, open_store):
+    """Speaking TLS to a plain port is Unavailable with the settings to look at."""
+
+    async def answer(_, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        error = await failure(put(open_store(stub_s3.storage(endpoint=f"https://127.0.0.1:{port}"))))
+
+    assert isinstance(error, Unavailable)
+    assert "s3_scheme" in str(error)
+
+
+async def test_old_tls_is_refused(start_stub, open_store, authority, new_certificate, tmp_path):
+    """TLS 1.1 is not spoken."""
+    context = new_certificate("server", by=authority).server_context(tmp_path)
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = ssl.TLSVersion.TLSv1_1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    stub = await start_stub(context)
+
+    assert isinstance(await failure(put(open_store(stub.storage(ca_pem=authority.pem)))), Unavailable)
+    assert stub.requests == []
+
+
+def test_system_authorities_stay_trusted(authority):
+    """tls.crt adds to the system's authorities, it does not replace them; names are checked, TLS 1.2 is the least."""
+    alone, added = s3_session.trust(""), s3_session.trust(authority.pem)
+
+    assert len(added.get_ca_certs()) == len(alone.get_ca_certs()) + 1
+    assert added.check_hostname
+    assert added.verify_mode is ssl.CERT_REQUIRED
+    assert added.minimum_version is ssl.TLSVersion.TLSv1_2

@@ -1,0 +1,120 @@
+"""The retry policy and the gate before an endpoint."""
+
+import pytest
+
+from replicator.errors import (
+    AccessDenied,
+    BucketMissing,
+    IntegrityFailed,
+    KeyUnsafe,
+    SourceChanged,
+    Throttled,
+    Unavailable,
+)
+from replicator.transfer.retry import Gate, RetryPolicy
+
+POLICY = RetryPolicy(max_s=60, parked_s=300)
+
+
+def longest(error, attempts):
+    return max(POLICY.delay_s(error, attempts) for _ in range(300))
+
+
+def test_transient_errors_back_off_with_jitter_up_to_the_cap():
+    """Waits grow with the attempts, differ from device to device, and never pass the cap."""
+    assert longest(Unavailable("x"), 1) <= 0.5
+    assert 4 < longest(Unavailable("x"), 5) <= 16
+    assert 45 < longest(Unavailable("x"), 50) <= 60
+    assert len({POLICY.delay_s(Unavailable("x"), 5) for _ in range(20)}) > 10
+
+
+@pytest.mark.parametrize("error", [KeyUnsafe("x"), AccessDenied("x"), BucketMissing("x")])
+def test_permanent_errors_are_parked(error):
+    """What a person must mend is looked at again at the slow pace, not hammered."""
+    assert POLICY.delay_s(error, 1) == 300
+
+
+def test_file_in_motion_is_looked_at_again_soon():
+    """However often a file moved, it waits no longer than two seconds."""
+    assert longest(SourceChanged("x"), 40) <= 2
+
+
+def test_store_that_says_when_to_come_back_is_believed():
+    """Retry-After is a floor."""
+    assert POLICY.delay_s(Throttled("x", retry_after_s=20), 1) >= 20
+
+
+def test_gate_stays_open_for_one_bad_key():
+    """A key that fails again and again says nothing about the endpoint."""
+    gate = Gate(POLICY)
+
+    for _ in range(20):
+        gate.failed("poison", Unavailable("500"), 0.0)
+
+    assert gate.admits(0.0)
+
+
+def test_gate_closes_when_several_keys_fail_in_a_row():
+    """Three different keys without a success between them: the endpoint is away."""
+    gate = Gate(POLICY)
+    for key in "abc":
+        assert gate.admits(0.0)
+        gate.failed(key, Unavailable("down"), 0.0)
+
+    assert not gate.admits(0.0)
+    assert isinstance(gate.error, Unavailable)
+
+
+def test_success_between_failures_keeps_the_gate_open():
+    """Only failures in a row count."""
+    gate = Gate(POLICY)
+    for key in "abcdef":
+        gate.failed(key, Unavailable("down"), 0.0)
+        gate.succeeded()
+
+    assert gate.admits(0.0)
+
+
+def test_closed_gate_admits_one_probe_at_a_time_and_opens_on_success():
+    """While the probe is on its way nobody else asks."""
+    gate = Gate(POLICY)
+    gate.failed("a", BucketMissing("none"), 0.0)
+
+    assert not gate.admits(0.0)
+    assert gate.admits(100.0)
+    assert not gate.admits(100.0)
+    gate.succeeded()
+
+    assert gate.admits(100.0)
+    assert gate.error is None
+
+
+def test_probe_that_made_no_request_proves_nothing():
+    """A job that had nothing to do leaves the gate as it is, and lets the next one probe."""
+    gate = Gate(POLICY)
+    gate.failed("a", BucketMissing("none"), 0.0)
+    assert gate.admits(100.0)
+
+    gate.released()
+
+    assert gate.error is not None
+    assert gate.admits(100.0)
+
+
+@pytest.mark.parametrize("error", [IntegrityFailed("x"), SourceChanged("x"), KeyUnsafe("x")])
+def test_errors_about_the_item_never_close_the_gate(error):
+    """One endpoint's health is not judged by its objects' contents."""
+    gate = Gate(POLICY)
+    for key in "abcdef":
+        gate.failed(key, error, 0.0)
+
+    assert gate.admits(0.0)
+
+
+def test_throttling_closes_the_gate_at_once():
+    """The store asked for less: everybody waits."""
+    gate = Gate(POLICY)
+
+    gate.failed("a", Throttled("slow down", retry_after_s=7), 10.0)
+
+    assert not gate.admits(16.9)
