@@ -52,6 +52,12 @@ class Engine:
         self.patrols: dict[str, Patrol] = {}
         self.queue = Queue()
         self.journal = Journal.open(str(settings.state_dir))
+        if self.journal.set_aside:
+            log.error(
+                "journal could not be read, a fresh one begins; contents are compared, nothing is deleted",
+                path=self.journal.set_aside,
+                fix="Keep the file for a report, or remove it.",
+            )
         self._policy = RetryPolicy(max_s=settings.retry_max_s, parked_s=settings.parked_retry_s)
         self._endpoints: dict[Storage, _Endpoint] = {}
         self._ingress_by_root: dict[str, list[Lane]] = {}
@@ -136,6 +142,7 @@ class Engine:
 
     def _endpoint(self, storage: Storage) -> _Endpoint:
         if storage not in self._endpoints:
+            logs.hide(storage.access_key_id)
             logs.hide(storage.secret_access_key)
             store = S3fsStore(
                 storage,

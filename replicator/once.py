@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ async def sync(settings: Settings, targets: tuple[Target, ...]) -> Snapshot:
     """Bring all targets in step once; the snapshot tells what came of it. Raises ConfigError or JournalError."""
     ignore_lease_signals()
     settings = settings.model_copy(update=_PACE)
-    config = ConfigView(source=settings.source, generation=1, valid=True)
+    config = ConfigView(source=settings.source, generation=1, valid=True, applied_ts=time.time())
     async with Engine(settings, Metrics()) as engine:
         working = asyncio.create_task(engine.workers.run(), name="workers")
         try:

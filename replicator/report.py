@@ -35,9 +35,9 @@ def snapshot(engine: Engine, config: ConfigView, *, is_draining: bool) -> Snapsh
     """Everything at this moment."""
     now_ts = time.time()
     targets = tuple(_target_view(engine, patrol) for patrol in engine.patrols.values())
-    reasons = readiness(
-        targets, config, is_draining=is_draining, now_ts=now_ts, max_age_s=engine.settings.ready_max_age_s
-    )
+    # A bound below a few sweeps would call a healthy target stale.
+    max_age_s = max(engine.settings.ready_max_age_s, 3 * engine.settings.sweep_interval_s)
+    reasons = readiness(targets, config, is_draining=is_draining, now_ts=now_ts, max_age_s=max_age_s)
     return Snapshot(
         version=__version__,
         now_ts=now_ts,

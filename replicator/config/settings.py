@@ -7,12 +7,15 @@ bucket are not settings. Anything unknown or out of bounds is one ConfigError.
 
 import json
 import re
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from replicator.config.documents import parse_yaml, read_text
 from replicator.config.manifests import DataPath
@@ -114,10 +117,10 @@ class OptionsPatch(Strict):
     quota_bytes: Annotated[Count, Field(ge=0)] | None = None
 
 
-class Settings(Shape):
+class Settings(Shape, BaseSettings):
     """The effective settings. Each docstring's first line is the flag's help."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=False)
+    model_config = SettingsConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=False)
 
     config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """YAML file with settings by their names."""
@@ -170,7 +173,7 @@ class Settings(Shape):
     open_files: Literal["wait", "snapshot"] = "wait"
     """A file that a writer holds open: wait until it is closed, or send what is there."""
     open_file_ceiling_s: Number = Field(default=60.0, ge=0, le=_DAY_S)
-    """Seconds to wait for an open file before it is reported."""
+    """Seconds to wait for an open file before what is there is sent (open_files snapshot)."""
     hard_links: Literal["refuse", "allow"] = "refuse"
     """Files with several names (egress); one of them may lie outside the export."""
     restore_deleted: bool = True
@@ -193,6 +196,18 @@ class Settings(Shape):
     """Least severe messages to log."""
     log_format: Literal["auto", "text", "json"] = "auto"
     """Form of the log; auto is text on a terminal, else JSON."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 -- the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but arguments: `load` brings sources that know their origin and refuse unknown words."""
+        return (init_settings,)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -267,12 +282,12 @@ def load(flags: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
 
     Raises ConfigError; nothing else, whatever the words are.
     """
-    given = _from_environ(environ) | {name: _from_flag(name, value) for name, value in flags.items()}
-    path, _ = given.get("config", ("", ""))
-    words = (_from_file(Path(path)) if path else {}) | given
-    origins = {name: words[name][1] if name in words else "default" for name in _BY_NAME}
+    said = [{name: _from_flag(name, value) for name, value in flags.items()}, _from_environ(environ)]
+    path, _ = ChainMap(*said).get("config", ("", ""))
+    said.append(_from_file(Path(path)) if path else {})
+    origins = {name: ChainMap(*said).get(name, ("", "default"))[1] for name in _BY_NAME}
     try:
-        settings = Settings.model_validate({name: value for name, (value, _) in words.items()})
+        settings = Settings(_build_sources=(tuple(_Said(words) for words in said), {}))
     except ValidationError as exc:
         field, problem = explain(exc)
         name = re.split(r"[.\[]", field)[0]
@@ -285,6 +300,20 @@ def load(flags: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
 
 _Word = tuple[Any, str]
 """A value and its origin."""
+
+
+class _Said(PydanticBaseSettingsSource):
+    """The words of one origin as a source of pydantic-settings, where the first source that knows a field wins."""
+
+    def __init__(self, words: Mapping[str, _Word]) -> None:
+        super().__init__(Settings)
+        self._values = {name: value for name, (value, _) in words.items()}
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
 
 
 def _from_flag(name: str, value: str) -> _Word:

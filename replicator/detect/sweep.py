@@ -87,7 +87,7 @@ class EgressSweep:
         if identity is None:
             if known_rows or await asyncio.to_thread(self._root.identity) is None:
                 path = f"{lane.target.root}/{lane.target.subdir}".rstrip("/")
-                report.blocked = f"the source directory {path} is missing; nothing is forgotten or deleted"
+                report.blocked = f"the source directory {path} is missing or a link; nothing is forgotten or deleted"
                 report.fix = "Mount or recreate it with its files; replication resumes by itself."
             return report
         if identity != self._identity:
@@ -98,7 +98,7 @@ class EgressSweep:
         matched = await _in_slices(self._walk(report, listed), report, found)
         if error:
             raise error
-        if known_rows and not report.files:
+        if known_rows and not report.files and not report.skipped:
             report.blocked = f"the source directory is empty, but {known_rows} files were replicated from it"
             report.fix = "Nothing is forgotten or deleted; put files there and replication resumes by itself."
             return report

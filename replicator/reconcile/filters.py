@@ -30,8 +30,18 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     parts = []
     for token in _TOKENS.findall(pattern.removeprefix("/")):
         if len(token) > 1 and token[0] == "[":
-            members = re.escape(token[1:-1].removeprefix("!")).replace(r"\-", "-")
-            parts.append(f"[{'^' if token[1] == '!' else ''}{members}]")
+            parts.append(_class(token))
         else:
             parts.append(_REGEX.get(token, re.escape(token)))
     return re.compile("".join(parts), re.DOTALL)
+
+
+def _class(token: str) -> str:
+    """`[a-z]` or `[!a-z]` as a regular expression; a range that runs backwards stands for itself."""
+    members = re.escape(token[1:-1].removeprefix("!")).replace(r"\-", "-")
+    regex = f"[{'^' if token[1] == '!' else ''}{members}]"
+    try:
+        re.compile(regex)
+    except re.error:
+        return re.escape(token)
+    return regex

@@ -5,7 +5,9 @@ but our own temporary files, decides whether a replica may be replaced.
 Source: rename(2) is atomic within one file system; fsync(2): a new name needs its directory synced as well.
 """
 
+import errno
 import fcntl
+import itertools
 import os
 import re
 import secrets
@@ -38,6 +40,8 @@ _PUBLISHED_FILE = 0o644
 _INT64_MAX = 2**63 - 1
 _CONFLICT_MARK = ".sync-conflict-"
 _NAME_MAX_BYTES = 255
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+"""What link(2) answers where a second name cannot be had, on FAT for example."""
 _COUNTER_MAX_BYTES = 4
 
 
@@ -122,20 +126,21 @@ def place(temp: TempFile, *, directory: int, name: str, relpath: str, replacing:
 
 
 def set_aside(*, directory: int, name: str, relpath: str, stamp: str, limit: int) -> str:
-    """Rename `name` to a conflict copy beside it and return the copy's name; nothing is overwritten or deleted."""
+    """Give the file a second name beside it, the conflict copy, and return that; nothing is overwritten or deleted.
+
+    A hard link, so that no reader finds `name` missing before it is replaced; a rename where links cannot be made.
+    """
     found = look(directory, name)
     if found is None:
         raise SourceChanged(f"{relpath!r} vanished before it was set aside. It is looked at again")
     _check_regular(found, relpath)
     stem = _shortened(name, _NAME_MAX_BYTES - len(_CONFLICT_MARK) - len(os.fsencode(stamp)) - _COUNTER_MAX_BYTES)
-    if _count(directory, prefix=stem + _CONFLICT_MARK) >= limit:
+    copies = _inodes(directory, prefix=stem + _CONFLICT_MARK)
+    if found.st_ino in copies:
+        return copies[found.st_ino]  # of an attempt whose replacement then failed
+    if len(copies) >= limit:
         raise Refused(f"{relpath!r} has {limit} conflict copies already. Merge or remove some of them")
-    copy = _reserved(directory, f"{stem}{_CONFLICT_MARK}{stamp}")
-    try:
-        os.rename(name, copy, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        os.unlink(copy, dir_fd=directory)
-        raise
+    copy = _second_name(directory, name, f"{stem}{_CONFLICT_MARK}{stamp}")
     sync_directory(directory)
     return copy
 
@@ -147,18 +152,22 @@ def _check_regular(found: os.stat_result, relpath: str) -> None:
         raise LeftOut(f"{relpath!r} {OBSTACLES[reason]}", rule=reason)
 
 
-def _reserved(directory: int, name: str) -> str:
-    """A name that nobody else can take any more: an empty file holds it until the rename."""
-    attempt, candidate = 1, name
-    while True:
+def _second_name(directory: int, name: str, wanted: str) -> str:
+    """Link `name` to `wanted`, or to the next free name after it; a rename where the file system has no links."""
+    for attempt in itertools.count(1):
+        candidate = wanted if attempt == 1 else f"{wanted}-{attempt}"
+        if look(directory, candidate) is not None:
+            continue
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            os.close(os.open(candidate, flags, _PRIVATE_FILE, dir_fd=directory))
+            os.link(name, candidate, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
         except FileExistsError:
-            attempt += 1
-            candidate = f"{name}-{attempt}"
-        else:
-            return candidate
+            continue
+        except OSError as exc:
+            if exc.errno not in _NO_LINKS:
+                raise
+            os.rename(name, candidate, src_dir_fd=directory, dst_dir_fd=directory)
+        return candidate
+    raise AssertionError("there is always a next number")
 
 
 def _shortened(name: str, limit_bytes: int) -> str:
@@ -168,11 +177,12 @@ def _shortened(name: str, limit_bytes: int) -> str:
     return name
 
 
-def _count(directory: int, *, prefix: str) -> int:
+def _inodes(directory: int, *, prefix: str) -> dict[int, str]:
+    """Inode -> name of the entries whose names begin so."""
     readable = open_for_listing(directory)
     try:
         with os.scandir(readable) as entries:
-            return sum(entry.name.startswith(prefix) for entry in entries)
+            return {entry.inode(): entry.name for entry in entries if entry.name.startswith(prefix)}
     finally:
         os.close(readable)
 

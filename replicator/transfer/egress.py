@@ -14,7 +14,7 @@ from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import key_of
 from replicator.stores.lane import Lane
 from replicator.transfer.outcome import Done, Means, Outcome
-from replicator.transfer.push import PART_SIZE_KEY, Content, push
+from replicator.transfer.push import Content, part_size_of_metadata, push
 from replicator.transfer.queue import Job
 
 _HEAD_FROM_BYTES = 64 * 1024
@@ -72,6 +72,6 @@ async def _known(job: Job, key: str, local: LocalFile, row: Row | None, action: 
 
 def _content(remote: RemoteObject) -> Content | None:
     """The checksum behind an ETag, as far as the ETag and our own metadata tell."""
-    own = (remote.metadata or {}).get(PART_SIZE_KEY, "")
-    sizes = (int(own),) if "-" in remote.etag and own.isdecimal() else part_sizes_of(remote.etag, size=remote.size)
+    own = part_size_of_metadata(remote)
+    sizes = (own,) if own else part_sizes_of(remote.etag, size=remote.size)
     return Content(remote.etag, written(remote.etag, part_size_bytes=sizes[0])) if sizes else None

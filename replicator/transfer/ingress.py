@@ -18,7 +18,7 @@ from replicator.stores.files import TempFile
 from replicator.stores.lane import Lane
 from replicator.transfer.outcome import Done, Means, Outcome
 from replicator.transfer.pull import Mismatch, pull
-from replicator.transfer.push import PART_SIZE_KEY
+from replicator.transfer.push import part_size_of_metadata
 from replicator.transfer.queue import Job
 
 
@@ -77,8 +77,8 @@ async def _same_content(job: Job, remote: RemoteObject, local: LocalFile) -> str
     """The written checksum that file and object share; '' when they differ or the ETag tells nothing."""
     if local.fingerprint.size != remote.size or not is_md5_etag(remote.etag):
         return ""
-    own = (remote.metadata or {}).get(PART_SIZE_KEY, "")
-    sizes = (int(own),) if "-" in remote.etag and own.isdecimal() else part_sizes_of(remote.etag, size=remote.size)
+    own = part_size_of_metadata(remote)
+    sizes = (own,) if own else part_sizes_of(remote.etag, size=remote.size)
     wanted = {size: written(remote.etag, part_size_bytes=size) for size in sizes}
     return await asyncio.to_thread(_first_match, job.lane, local, wanted)
 
@@ -109,7 +109,7 @@ async def _replace(job: Job, remote: RemoteObject, row: Row | None, means: Means
                 return Outcome(Done.ADOPTED, moved_bytes=remote.size, key=remote.key)
             stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
             conflict_copy = await asyncio.to_thread(lane.export.set_aside, job.relpath, stamp=stamp)
-            local = None
+            local = await asyncio.to_thread(lane.export.stat, job.relpath)
         await _publish(lane, temp, new_row, local)
     return Outcome(Done.COPIED, moved_bytes=remote.size, conflict_copy=conflict_copy, key=remote.key)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 
 from replicator.errors import DiskFull
@@ -36,7 +37,8 @@ class Room:
 
     def __init__(self, *, floor_bytes: int) -> None:
         self._floor_bytes = floor_bytes
-        self._reserved: dict[str, int] = {}
+        self._by_root: dict[str, int] = defaultdict(int)
+        self._by_lane: dict[Lane, int] = defaultdict(int)
 
     @contextlib.contextmanager
     def reserve(self, lane: Lane, size: int, *, replaced_bytes: int) -> Iterator[None]:
@@ -46,22 +48,25 @@ class Room:
         The old version and the temporary file exist at once, so the floor counts the whole size.
         """
         target = lane.target
-        reserved = self._reserved.get(target.root, 0)
         free = lane.export.free_bytes()
-        if free is not None and free - reserved - size < self._floor_bytes:
+        if free is not None and free - self._by_root[target.root] - size < self._floor_bytes:
             raise DiskFull(
                 f"{size} bytes do not fit: {free} bytes are free under {target.root} and {self._floor_bytes} stay free "
                 "(REPLICATOR_FREE_SPACE_FLOOR_BYTES); free some space"
             )
         _, used = lane.journal.totals(lane.number)
         quota = target.options.quota_bytes
-        if quota and used + size - replaced_bytes > quota:
+        if quota and used + self._by_lane[lane] + size - replaced_bytes > quota:
             raise DiskFull(
                 f"{size} bytes do not fit: {used} of this target's {quota} bytes (REPLICATOR_QUOTA_BYTES) are used; "
                 "raise the quota or remove objects"
             )
-        self._reserved[target.root] = reserved + size
+        self._by_root[target.root] += size
+        self._by_lane[lane] += size - replaced_bytes
         try:
             yield
         finally:
-            self._reserved[target.root] -= size
+            self._by_root[target.root] -= size
+            self._by_lane[lane] -= size - replaced_bytes
+            if not self._by_lane[lane]:
+                del self._by_lane[lane]

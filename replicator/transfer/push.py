@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from replicator.checksum import checksum_of, composite_etag, part_size_of, written
 from replicator.errors import SourceChanged, TransferError, Unavailable
-from replicator.model import Fingerprint, Row
+from replicator.model import Fingerprint, RemoteObject, Row
 from replicator.stores.files import OpenFile
 from replicator.stores.lane import Lane
 from replicator.transfer.outcome import Means
@@ -75,9 +75,11 @@ def _check_settled(lane: Lane, file: OpenFile, waited_s: float, means: Means) ->
         return
     if has_writer and not (lane.target.options.open_files == "snapshot" and waited_s > means.open_file_ceiling_s):
         raise SourceChanged("a program has it open for writing; it is sent once that closes it")
-    # The kernel does not tell, or a log that never closes ships as it is: it must at least have been quiet.
+    if has_writer:
+        return  # a file that never closes ships as it is, provided that it holds still while it is read
+    # The kernel does not tell: the file must at least have been quiet.
     age_s = time.time() - max(file.fingerprint.mtime_ns, file.fingerprint.ctime_ns) / 1e9
-    if 0 <= age_s < means.quiet_s and not has_writer:
+    if 0 <= age_s < means.quiet_s:
         raise SourceChanged("it was written a moment ago; it is sent once it is quiet")
 
 
@@ -160,6 +162,12 @@ def _read_part(file: OpenFile, offset: int, size: int) -> tuple[bytes, bytes]:
 async def _abort(lane: Lane, key: str, upload_id: str) -> None:
     with contextlib.suppress(TransferError):  # the endpoint is away; a lifecycle rule of the bucket is the backstop
         await lane.objects.abort_upload(key, upload_id)
+
+
+def part_size_of_metadata(remote: RemoteObject) -> int:
+    """The part size that we wrote beside a composite ETag, 0 where there is none."""
+    own = (remote.metadata or {}).get(PART_SIZE_KEY, "")
+    return int(own) if "-" in remote.etag and own.isdecimal() else 0
 
 
 def part_size_for(size: int, wanted: int) -> int:

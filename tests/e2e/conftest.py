@@ -109,12 +109,16 @@ class Service:
         return json.loads(body) if code == 200 else None
 
     async def target(self, direction: str) -> dict | None:
-        status = await self.status() or {"targets": []}
+        status = await self.status()
+        if status is None:
+            return None
         return next((view for view in status["targets"] if view["direction"] == direction), None)
 
     async def is_in_step(self) -> bool:
         status = await self.status()
-        return bool(status and status["targets"]) and all(view["state"] == "in-step" for view in status["targets"])
+        if not status or not status["targets"]:
+            return False
+        return all(view["state"] == "in-step" for view in status["targets"])
 
 
 async def eventually(condition: Callable, within_s: float = 30):

@@ -119,7 +119,7 @@ async def test_status_without_a_running_replicator_says_so(replicator):
     ("environment", "words"),
     [
         ({"REPLICATOR_SWEEP_INTERVALS": "3"}, ["REPLICATOR_SWEEP_INTERVALS", "REPLICATOR_SWEEP_INTERVAL_S"]),
-        ({"REPLICATOR_TRANSFERS": "many"}, ["REPLICATOR_TRANSFERS", "number"]),
+        ({"REPLICATOR_TRANSFERS": "many"}, ["REPLICATOR_TRANSFERS", "integer"]),
         ({"REPLICATOR_EGRESS": "../other=x"}, ["REPLICATOR_EGRESS", ".."]),
         ({"REPLICATOR_EGRESS": "out=incoming"}, ["incoming"]),
         ({"REPLICATOR_CONFIG": "/nowhere/config.yaml"}, ["/nowhere/config.yaml"]),

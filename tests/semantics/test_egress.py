@@ -154,7 +154,8 @@ async def test_e4_file_that_changes_while_it_is_sent_is_never_published_torn(dev
     path = device.write("out/f", b"a" * size)
     async with device.running(device.egress(), part_size_bytes=5 * 2**20) as running:
         store = next(iter(running.engine.patrols.values())).lane.objects
-        put_part, seen = store.put_part, []
+        put_part = store.put_part
+        seen: list[int] = []
 
         async def overwrite_then_put(key, upload_id, number, body, *, md5):
             if not seen:

@@ -120,7 +120,8 @@ async def test_i2_bytes_that_do_not_fit_the_etag_are_fetched_again(device, witne
     await witness.put("incoming/f", b"right")
     async with device.running(device.ingress("in")) as running:
         store = next(iter(running.engine.patrols.values())).lane.objects
-        whole_get, lies = store.get, []
+        whole_get = store.get
+        lies: list[str] = []
 
         async def lie_once(key, *, etag, offset=0):
             if not lies:

@@ -34,7 +34,7 @@ DOORS = {
     "s3fs": ("replicator.stores.s3*",),
     "sqlite3": ("replicator.stores.journal*",),
     "tenacity": ("replicator.transfer.retry",),
-    "watchfiles": ("replicator.detect.watchfiles", "replicator.config.sources.files"),
+    "watchfiles": ("replicator.detect.watchfiles",),
 }
 
 # Rooms that may touch files; only replicator.stores touches exports.

@@ -15,6 +15,7 @@ from replicator.reconcile.filters import is_included
         ("a/*/c", ["a/b/c"], ["a/c", "a/b/d/c"]),
         ("x[0-9]?", ["x1a"], ["xaa", "x1"]),
         ("x[!0-9]", ["xa"], ["x1"]),
+        ("x[z-a]", ["x[z-a]"], ["xz", "xa"]),
         ("/top.txt", ["top.txt"], ["d/top.txt"]),
         ("a+b(c).txt", ["a+b(c).txt"], ["aab(c).txt", "a+bc.txt"]),
         ("new\nline", ["new\nline"], ["newline"]),

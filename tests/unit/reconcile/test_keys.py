@@ -9,7 +9,7 @@ from replicator.model import Prefix
 from replicator.reconcile.keys import is_marker, key_of, relpath_of
 
 DATA = Prefix("remote/data/")
-NAMES = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=20)
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20)
 
 
 @pytest.mark.parametrize(

@@ -326,16 +326,41 @@ except Refused as exc: print(exc)
 
 
 def test_conflict_copy_is_the_edited_file_itself(export, root):
-    """The edited file is renamed, not copied: same inode, same content, beside where it was."""
+    """The edited file gets a second name, it is not copied: same inode, same content, and no moment without `name`."""
     (root / "d").mkdir()
     (root / "d" / "file.txt").write_bytes(b"edited")
     inode = os.stat(root / "d" / "file.txt").st_ino
 
     copy = export.set_aside("d/file.txt", stamp="20260102T030405Z")
     assert copy == "d/file.txt.sync-conflict-20260102T030405Z"
-    assert os.listdir(root / "d") == ["file.txt.sync-conflict-20260102T030405Z"]
+    assert sorted(os.listdir(root / "d")) == ["file.txt", "file.txt.sync-conflict-20260102T030405Z"]
     assert os.stat(root / copy).st_ino == inode
     assert (root / copy).read_bytes() == b"edited"
+
+
+def test_conflict_copy_of_a_failed_replacement_is_found_again(export, root):
+    """Attempt after attempt makes one copy, so that a full disk does not use up the limit."""
+    (root / "file").write_bytes(b"edited")
+
+    assert export.set_aside("file", stamp="s1") == export.set_aside("file", stamp="s2") == "file.sync-conflict-s1"
+    assert len(os.listdir(root)) == 2
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP])
+def test_conflict_copy_is_a_rename_where_links_cannot_be_made(export, root, monkeypatch, refusal):
+    """FAT has no hard links; a copy that has the name already is not overwritten there either."""
+
+    def fail(*_, **__):
+        raise OSError(refusal, "no links here")
+
+    monkeypatch.setattr(os, "link", fail)
+    (root / "file").write_bytes(b"edited")
+    (root / "file.sync-conflict-s").write_bytes(b"older")
+
+    assert export.set_aside("file", stamp="s") == "file.sync-conflict-s-2"
+    assert (root / "file.sync-conflict-s").read_bytes() == b"older"
+    assert (root / "file.sync-conflict-s-2").read_bytes() == b"edited"
+    assert not (root / "file").exists()
 
 
 def test_conflict_copy_never_overwrites(export, root):
@@ -344,6 +369,7 @@ def test_conflict_copy_never_overwrites(export, root):
     for content in (b"one", b"two", b"three"):
         (root / "file").write_bytes(content)
         copies.append(export.set_aside("file", stamp="s"))
+        (root / "file").unlink()
 
     assert copies == ["file.sync-conflict-s", "file.sync-conflict-s-2", "file.sync-conflict-s-3"]
     assert [(root / copy).read_bytes() for copy in copies] == [b"one", b"two", b"three"]
@@ -354,6 +380,7 @@ def test_conflict_copies_are_limited_and_none_is_deleted(export, root):
     for number in range(3):
         (root / "file").write_bytes(b"%d" % number)
         export.set_aside("file", stamp=f"s{number}", limit=3)
+        (root / "file").unlink()
     (root / "file").write_bytes(b"last")
     (root / "file2").write_bytes(b"other")
 
@@ -361,7 +388,7 @@ def test_conflict_copies_are_limited_and_none_is_deleted(export, root):
         export.set_aside("file", stamp="s3", limit=3)
     assert (root / "file").read_bytes() == b"last"
     export.set_aside("file2", stamp="s3", limit=3)
-    assert len(os.listdir(root)) == 5
+    assert len(os.listdir(root)) == 6
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "\u00e9" * 127, os.fsdecode(b"\xff" * 255)])
@@ -371,6 +398,7 @@ def test_conflict_copy_of_a_long_name_fits(export, root, name):
     for _ in range(2):
         (root / name).write_bytes(b"")
         copies.add(export.set_aside(name, stamp="20260102T030405Z", limit=2))
+        (root / name).unlink()
 
     assert len(copies) == 2
     assert set(os.listdir(root)) == copies
@@ -381,7 +409,7 @@ def test_conflict_copy_of_a_long_name_fits(export, root, name):
 
 
 def test_conflict_copy_of_what_is_not_there(export, root, monkeypatch):
-    """A file that vanished is SourceChanged, a directory Refused; a failed rename leaves no empty copy behind."""
+    """A file that vanished is SourceChanged, a directory Refused; a failed link leaves no empty copy behind."""
     (root / "dir").mkdir()
     (root / "file").write_bytes(b"edited")
 
@@ -393,7 +421,7 @@ def test_conflict_copy_of_what_is_not_there(export, root, monkeypatch):
     def fail(*_, **__):
         raise OSError(errno.EACCES, "denied")
 
-    monkeypatch.setattr(os, "rename", fail)
+    monkeypatch.setattr(os, "link", fail)
     with pytest.raises(Refused):
         export.set_aside("file", stamp="s")
     assert sorted(os.listdir(root)) == ["dir", "file"]

@@ -59,6 +59,12 @@ def issue(name, *, by=None, is_authority=False, address="127.0.0.1", age=ONE_DAY
     return Certificate(builder.sign((by.key if by else key), hashes.SHA256()), key)
 
 
+@pytest.fixture
+def without_pauses(monkeypatch):
+    """s3fs rests 0.1 s after a failure, even where it does not try again; tests of what failures mean skip that."""
+    monkeypatch.setattr("s3fs.core.S3_RETRYABLE_ERRORS", ())
+
+
 @pytest.fixture(scope="session")
 def authority() -> Certificate:
     return issue("authority", is_authority=True)

@@ -21,6 +21,8 @@ from replicator.errors import (
 )
 from replicator.stores import s3_errors
 
+pytestmark = pytest.mark.usefixtures("without_pauses")
+
 MD5 = b"0" * 16
 
 
@@ -80,22 +82,24 @@ async def test_code_decides(stub_s3, open_store, s3_error, message):
         assert heard[-1] == ("put_object", word)
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (301, AccessDenied),
-        (400, Refused),
-        (403, AccessDenied),
-        (404, ObjectMissing),
-        (429, Throttled),
-        (500, Unavailable),
-    ],
-)
-async def test_status_alone_decides_without_a_body(stub_s3, open_store, reply, status, expected):
+async def test_status_alone_decides_without_a_body(stub_s3, open_store, reply):
     """Answers to HEAD have no code in them; the status is enough."""
-    stub_s3.default = reply(status)
+    store = open_store(stub_s3.storage())
+    expected: dict[int, type[TransferError]] = {
+        301: AccessDenied,
+        400: Refused,
+        401: AccessDenied,
+        403: AccessDenied,
+        404: ObjectMissing,
+        412: RemoteChanged,
+        429: Throttled,
+        500: Unavailable,
+        503: Unavailable,
+    }
 
-    assert type(await failure(open_store(stub_s3.storage()).head("k"))) is expected
+    for status, error in expected.items():
+        stub_s3.default = reply(status)
+        assert type(await failure(store.head("k"))) is error, status
 
 
 async def test_missing_object_and_missing_bucket_are_told_apart(stub_s3, open_store, reply, s3_error):
@@ -122,43 +126,36 @@ async def test_error_inside_a_200_is_an_error(stub_s3, open_store, reply):
     assert type(await failure(open_store(stub_s3.storage()).complete_upload("k", "u", ["e"]))) is Unavailable
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"<html><head><title>Log in</title></head></html>", b"<html><br>not XML", b"\xff\xfe", b"{}", b"<a/>"],
-)
-async def test_answer_of_something_else_is_no_success(stub_s3, open_store, reply, body):
+async def test_answer_of_something_else_is_no_success(stub_s3, open_store, reply):
     """A 200 from a captive portal or a proxy is neither a stored object nor an empty bucket."""
-    stub_s3.default = reply(200, {"Content-Type": "text/html"}, body)
     store = open_store(stub_s3.storage())
 
-    calls = [
-        store.probe(),
-        anext(store.list("")),
-        store.list_uploads(""),
-        store.put("k", b"", md5=MD5, metadata={}),
-        store.head("k"),
-        anext(store.get("k", etag="e")),
-        store.create_upload("k", metadata={}),
-        store.put_part("k", "u", 1, b"", md5=MD5),
-        store.complete_upload("k", "u", ["e"]),
-    ]
+    for body in (b"", b"<html><head><title>Log in</title></head></html>", b"<html><br>", b"\xff\xfe", b"{}", b"<a/>"):
+        stub_s3.default = reply(200, {"Content-Type": "text/html"}, body)
+        calls = [
+            store.probe(),
+            anext(store.list("")),
+            store.list_uploads(""),
+            store.put("k", b"", md5=MD5, metadata={}),
+            store.head("k"),
+            anext(store.get("k", etag="e")),
+            store.create_upload("k", metadata={}),
+            store.put_part("k", "u", 1, b"", md5=MD5),
+            store.complete_upload("k", "u", ["e"]),
+        ]
+        for call in calls:
+            assert type(await failure(call)) is Unavailable, (body, call)
 
-    for call in calls:
-        assert type(await failure(call)) is Unavailable
 
-
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [({"Retry-After": "12"}, 12.0), ({"Retry-After": "Fri, 02 Jan 2026 03:04:05 GMT"}, None), ({}, None)],
-)
-async def test_throttled_knows_how_long(stub_s3, open_store, s3_error, headers, expected):
+async def test_throttled_knows_how_long(stub_s3, open_store, s3_error):
     """Retry-After in seconds is passed on; a date is not, for the device's clock may be off."""
-    stub_s3.default = s3_error(503, "SlowDown", headers=headers)
+    store = open_store(stub_s3.storage())
 
-    error = await failure(open_store(stub_s3.storage()).probe())
-
-    assert type(error) is Throttled
-    assert error.retry_after_s == expected
+    for text, expected in (("12", 12), ("Fri, 02 Jan 2026 03:04:05 GMT", None), ("-1", None), ("", None)):
+        stub_s3.default = s3_error(503, "SlowDown", headers={"Retry-After": text})
+        error = await failure(store.probe())
+        assert type(error) is Throttled
+        assert error.retry_after_s == expected
 
 
 async def test_503_with_a_wait_is_throttled(stub_s3, open_store, reply):

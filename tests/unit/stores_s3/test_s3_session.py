@@ -7,6 +7,7 @@ import hashlib
 import re
 import ssl
 import warnings
+from typing import Any, cast
 
 import botocore.handlers
 import pytest
@@ -30,14 +31,14 @@ async def failure(call) -> TransferError:
     return caught.value
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-async def test_failed_request_is_sent_once(stub_s3, open_store, reply, status):
+async def test_failed_request_is_sent_once(stub_s3, open_store, reply):
     """No library below us repeats a request that the store failed: retries have one owner."""
-    stub_s3.default = reply(status)
+    store = open_store(stub_s3.storage())
 
-    await failure(put(open_store(stub_s3.storage())))
-
-    assert len(stub_s3.requests) == 1
+    for count, status in enumerate((408, 429, 500, 502, 503, 504), start=1):
+        stub_s3.default = reply(status)
+        await failure(put(store))
+        assert len(stub_s3.requests) == count, status
 
 
 async def test_slow_down_is_sent_once(stub_s3, open_store, s3_error):
@@ -127,21 +128,21 @@ async def test_close_leaves_no_connection(stub_s3, open_store, reply):
     gc.collect()
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirect_reaches_no_second_host(start_stub, open_store, reply, status):
+async def test_redirect_reaches_no_second_host(start_stub, open_store, reply):
     """A redirect is an error: neither signature nor token nor body reach the host it points to."""
     first, second = await start_stub(), await start_stub()
-    first.default = reply(status, {"Location": f"{second.endpoint}/b/k"})
     store = open_store(first.storage())
     store._fs.token = "TOKEN"  # what libraries are known to send along to the next host
 
-    for call in (put(store), anext(store.get("k", etag="e")), store.probe(), store.head("k"), store.delete("k")):
-        error = await failure(call)
-        assert isinstance(error, AccessDenied)
-        assert "region" in str(error)
+    for status in (301, 302, 303, 307, 308):
+        first.default = reply(status, {"Location": f"{second.endpoint}/b/k"})
+        for call in (put(store), anext(store.get("k", etag="e")), store.probe(), store.head("k"), store.delete("k")):
+            error = await failure(call)
+            assert isinstance(error, AccessDenied)
+            assert "region" in str(error)
 
     assert second.connections == 0
-    assert [request.headers["x-amz-security-token"] for request in first.requests] == ["TOKEN"] * 5
+    assert [request.headers["x-amz-security-token"] for request in first.requests] == ["TOKEN"] * 25
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ async def test_endless_answer_is_left_early():
 
     response = Endless()
     with pytest.raises(AnswerUnusable):
-        await s3_session._read_answer(response)
+        await s3_session._read_answer(cast("Any", response))
 
     assert response.is_closed
     assert response.read <= s3_session.ANSWER_LIMIT_BYTES + 2**20

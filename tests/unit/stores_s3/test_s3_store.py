@@ -8,6 +8,8 @@ import pytest
 from replicator.errors import BucketMissing, IntegrityFailed, RemoteChanged, TransferError, Unavailable
 from replicator.stores.s3_answers import Body
 
+pytestmark = pytest.mark.usefixtures("without_pauses")
+
 MD5 = b"0" * 16
 
 
@@ -90,13 +92,13 @@ async def test_list_that_cannot_be_trusted_is_an_error(stub_s3, store, s3_page, 
     assert "listing" in str(error)
 
 
-@pytest.mark.parametrize("cut_at", [10, 200, 400])
-async def test_list_cut_anywhere_is_an_error(stub_s3, store, s3_page, cut_at):
+async def test_list_cut_anywhere_is_an_error(stub_s3, store, s3_page):
     """XML that ends early is no listing, even when the length agrees."""
     page = s3_page(["a", "b", "c"])
-    stub_s3.default = type(page)(page.status, page.headers, page.body[:cut_at])
 
-    assert type(await failure(keys(store))) is Unavailable
+    for cut_at in range(0, len(page.body), 23):
+        stub_s3.default = type(page)(page.status, page.headers, page.body[:cut_at])
+        assert type(await failure(keys(store))) is Unavailable, page.body[:cut_at]
 
 
 async def test_list_of_a_bomb_is_an_error(stub_s3, store, reply):
@@ -186,44 +188,42 @@ async def test_get_of_a_version_that_is_gone(stub_s3, store, reply, status):
     assert type(await failure(read(store, etag="e", offset=5))) is RemoteChanged
 
 
-@pytest.mark.parametrize(
-    ("headers", "body"),
-    [
+async def test_get_of_another_range_is_refused(stub_s3, store, reply):
+    """A partial answer must be exactly from the offset (or before) to the very end."""
+    for headers, body in (
         ({"Content-Range": "bytes 5-9/10"}, b"56789"),
         ({"Content-Range": "bytes 4-8/10"}, b"45678"),
         ({"Content-Range": "bytes 4-9/10"}, b"45678"),
         ({"Content-Range": "bytes 4-9/*"}, b"456789"),
         ({"Content-Range": "bytes four-9/10"}, b"456789"),
         ({"Content-Length": "x"}, b"456789"),
-    ],
-)
-async def test_get_of_another_range_is_refused(stub_s3, store, reply, headers, body):
-    """A partial answer must be exactly from the offset (or before) to the very end."""
-    stub_s3.default = reply(206, {"ETag": '"e"'} | headers, body)
-
-    assert type(await failure(read(store, etag="e", offset=4))) is Unavailable
+    ):
+        stub_s3.default = reply(206, {"ETag": '"e"'} | headers, body)
+        assert type(await failure(read(store, etag="e", offset=4))) is Unavailable, headers
 
 
-@pytest.mark.parametrize("cut_at", [0, 1, 300_000, 999_999])
-async def test_get_of_a_body_that_ends_early(stub_s3, store, reply, cut_at):
+async def test_get_of_a_body_that_ends_early(stub_s3, store, reply):
     """A cut body is an error at the end of what came, and what came is delivered first, to be resumed from."""
     body = bytes(range(250)) * 4000
-    stub_s3.default = reply(200, {"ETag": '"e"'}, body, cut_at=cut_at)
-    got = bytearray()
 
-    async def run():
-        async for block in store.get("k", etag="e"):
-            got.extend(block)
+    for cut_at in (0, 1, 300_000, len(body) - 1):
+        stub_s3.default = reply(200, {"ETag": '"e"'}, body, cut_at=cut_at)
+        got = bytearray()
 
-    assert type(await failure(run())) is Unavailable
-    assert body.startswith(bytes(got))
+        async def run(got=got):
+            async for block in store.get("k", etag="e"):
+                got.extend(block)
+
+        assert type(await failure(run())) is Unavailable
+        assert body.startswith(bytes(got))
 
 
 async def test_get_counts_what_arrives(store):
     """The length is checked by us too, not only where the HTTP library does it."""
 
     class Short:
-        blocks = [b"1234", b""]
+        def __init__(self):
+            self.blocks = [b"1234", b""]
 
         async def read(self, _):
             return self.blocks.pop(0)
