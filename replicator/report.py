@@ -103,7 +103,7 @@ def _state(engine: Engine, patrol: Patrol, jobs: list[Job], failing: list[Job]) 
     if report is None:
         return State.STARTING, "", ""
     if failing:
-        return State.FAILING, f"{failing[0].relpath}: {failing[0].error}", ""
+        return State.FAILING, "", ""  # the failing files say it themselves
     return (State.BEHIND if jobs else State.IN_STEP), "", ""
 
 

@@ -218,6 +218,17 @@ async def test_i5_quota_blocks_what_does_not_fit_and_lets_the_rest_go_on(device,
     assert [path.name for path in device.inbox.iterdir()] == ["small"]
 
 
+async def test_i5_quota_holds_while_many_downloads_are_under_way(device, witness, until):
+    """I5: what is on its way counts too: thirty objects at once do not pass a quota that five of them fill."""
+    for number in range(30):
+        await witness.put(f"incoming/{number}", b"x" * 100_000)
+    async with device.running(device.ingress(quota_bytes=500_000)) as running:
+        await until(lambda: running.view("ingress").failing_by_reason == {"disk-full": 25})
+
+        assert running.view("ingress").journal_bytes == 500_000
+    assert len(list(device.inbox.iterdir())) == 5
+
+
 async def test_i5_free_space_floor_is_kept(device, witness, until):
     """I5: nothing is fetched that would leave less than the floor free, and nothing was written for it."""
     free = shutil.disk_usage(device.export).free
