@@ -55,12 +55,13 @@ def _look(lane: Lane, relpath: str) -> tuple[LocalFile | None, Row | None]:
 
 async def _known(job: Job, key: str, local: LocalFile, row: Row | None, action: Action) -> Content | None:
     """What the object is known to hold, where comparing may spare a transfer."""
-    if row is not None:
+    is_large = local.fingerprint.size >= _HEAD_FROM_BYTES
+    # An attempt whose answer was lost may have arrived all the same.
+    if row is not None and not (job.attempts and is_large):
         return Content(row.etag, row.checksum) if action is Action.CHECK and row.checksum else None
-    remote = job.remote
-    if remote is UNSEEN and local.fingerprint.size < _HEAD_FROM_BYTES:
-        return None
-    if remote is UNSEEN or (isinstance(remote, RemoteObject) and "-" in remote.etag and remote.metadata is None):
+    remote = UNSEEN if job.attempts else job.remote
+    is_composite = isinstance(remote, RemoteObject) and "-" in remote.etag
+    if (remote is UNSEEN and is_large) or is_composite:
         try:
             remote = await job.lane.objects.head(key)
         except ObjectMissing:

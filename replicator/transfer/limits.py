@@ -54,12 +54,12 @@ class Room:
                 f"{size} bytes do not fit: {free} bytes are free under {target.root} and {self._floor_bytes} stay free "
                 "(REPLICATOR_FREE_SPACE_FLOOR_BYTES); free some space"
             )
-        _, used = lane.journal.totals(lane.number)
+        used = lane.journal.totals(lane.number)[1] + self._by_lane[lane]
         quota = target.options.quota_bytes
-        if quota and used + self._by_lane[lane] + size - replaced_bytes > quota:
+        if quota and used + size - replaced_bytes > quota:
             raise DiskFull(
-                f"{size} bytes do not fit: {used} of this target's {quota} bytes (REPLICATOR_QUOTA_BYTES) are used; "
-                "raise the quota or remove objects"
+                f"{size} bytes do not fit: {used} of this target's {quota} bytes (REPLICATOR_QUOTA_BYTES) are used or "
+                "on their way; raise the quota or remove objects"
             )
         self._by_root[target.root] += size
         self._by_lane[lane] += size - replaced_bytes

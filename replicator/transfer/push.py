@@ -10,10 +10,11 @@ import base64
 import contextlib
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replicator.checksum import checksum_of, composite_etag, part_size_of, written
-from replicator.errors import SourceChanged, TransferError, Unavailable
+from replicator.errors import ObjectMissing, SourceChanged, TransferError, Unavailable
 from replicator.model import Fingerprint, RemoteObject, Row
 from replicator.stores.files import OpenFile
 from replicator.stores.lane import Lane
@@ -58,14 +59,14 @@ async def push(
         if known and await asyncio.to_thread(_checksum_like, file, known.checksum) == known.checksum:
             return Row(relpath, file.fingerprint, known.etag, known.checksum, is_verified=True), False
         size = file.fingerprint.size
-        try:
-            async with asyncio.timeout(means.deadline_s(size)):
-                if size <= means.part_size_bytes:
-                    async with means.budget.hold(size):
-                        return await _push_whole(lane, relpath, key, file), True
-                return await _push_parts(lane, relpath, key, file, means), True
-        except TimeoutError as exc:
-            raise Unavailable(f"sending {relpath!r} was slower than {means.min_rate_bytes_s} bytes/s") from exc
+        room = means.budget.hold(size) if size <= means.part_size_bytes else contextlib.nullcontext()
+        async with room:  # waited for outside the deadline: a queue for memory is no slow link
+            try:
+                async with asyncio.timeout(means.deadline_s(size)):
+                    send = _push_whole if size <= means.part_size_bytes else _push_parts
+                    return await send(lane, relpath, key, file, means), True
+            except TimeoutError as exc:
+                raise Unavailable(f"sending {relpath!r} was slower than {means.min_rate_bytes_s} bytes/s") from exc
 
 
 def _check_settled(lane: Lane, file: OpenFile, waited_s: float, means: Means) -> None:
@@ -83,7 +84,7 @@ def _check_settled(lane: Lane, file: OpenFile, waited_s: float, means: Means) ->
         raise SourceChanged("it was written a moment ago; it is sent once it is quiet")
 
 
-async def _push_whole(lane: Lane, relpath: str, key: str, file: OpenFile) -> Row:
+async def _push_whole(lane: Lane, relpath: str, key: str, file: OpenFile, _: Means) -> Row:
     body, digest = await asyncio.to_thread(_read_whole, file)
     metadata = {MTIME_KEY: _seconds(file.fingerprint), MD5_KEY: base64.b64encode(digest).decode()}
     etag = await lane.objects.put(key, body, md5=digest, metadata=metadata)
@@ -112,12 +113,24 @@ async def _push_parts(lane: Lane, relpath: str, key: str, file: OpenFile, means:
         parts = await _send_parts(lane, key, upload_id, file=file, part_size=part_size, means=means)
         if not await asyncio.to_thread(file.is_unchanged):
             raise SourceChanged("it changed while it was sent; nothing was published, it is sent again")
-        etag = await lane.objects.complete_upload(key, upload_id, [part for part, _ in parts])
+        expected = composite_etag([digest for _, digest in parts])
+        etag = await _complete(lane, key, upload_id, [part for part, _ in parts], expected)
     except BaseException:
         # Also on cancellation: parts that nobody will complete cost money until a lifecycle rule finds them.
         await asyncio.shield(_abort(lane, key, upload_id))
         raise
-    return _row(relpath, file.fingerprint, etag, composite_etag([digest for _, digest in parts]), part_size=part_size)
+    return _row(relpath, file.fingerprint, etag, expected, part_size=part_size)
+
+
+async def _complete(lane: Lane, key: str, upload_id: str, etags: Sequence[str], expected: str) -> str:
+    """Publish the parts. An answer that was lost on the way is no failure: the object itself tells."""
+    try:
+        return await lane.objects.complete_upload(key, upload_id, etags)
+    except (Unavailable, ObjectMissing):
+        with contextlib.suppress(TransferError):
+            if (await lane.objects.head(key)).etag == expected:
+                return expected
+        raise
 
 
 def _row(relpath: str, fingerprint: Fingerprint, etag: str, expected: str, *, part_size: int) -> Row:

@@ -43,14 +43,20 @@ async def test_killed_at_any_time_it_converges_and_resends_nothing_confirmed(rep
 
     rows: dict[str, str] = {}
     before: Counter[str] = Counter()
-    for _ in range(2):
+    for least in (chance.randrange(FILES // 2), chance.randrange(FILES // 2, FILES)):
         process = await replicator.start("run", REPLICATOR_HTTP_LISTEN="")
-        await asyncio.sleep(chance.uniform(0.4, 2.5))  # the moment of death is the experiment, not a wait for luck
+
+        async def is_underway(least=least):
+            return len(await witness.keys("sent/")) > least
+
+        await until(is_underway)
+        await asyncio.sleep(chance.uniform(0, 0.05))  # the moment of death is the experiment, not a wait for luck
         process.send_signal(signal.SIGKILL)
         await process.communicate()
         rows = await asyncio.to_thread(confirmed, replicator.home)
         before = await asyncio.to_thread(versions, witness)
 
+    assert rows
     async with replicator.running() as service:
         await until(service.is_in_step)
     after = await asyncio.to_thread(versions, witness)

@@ -67,6 +67,11 @@ class Running:
         samples = [s for metric in self.engine.metrics.files.collect() for s in metric.samples]
         return sum(s.value for s in samples if s.labels["outcome"] == outcome)
 
+    async def swept(self) -> None:
+        """Wait until every target was swept once more from now on."""
+        now = time.time()
+        await eventually(lambda: all((v.last_sweep_ts or 0) > now for v in self.supervisor.snapshot().targets))
+
     async def in_step(self) -> None:
         """Wait until every target was swept once more from now on and nothing is pending."""
         now = time.time()

@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from replicator.errors import Unavailable
+
 
 async def test_e1_settled_file_is_in_the_bucket_at_once_after_its_event(device, witness, until):
     """E1: a closed file is in the bucket, whole, under <target>/<relpath>, within the debounce time and a second."""
@@ -181,6 +183,32 @@ async def test_e5_restart_sends_nothing_that_was_confirmed(device, witness):
         await running.in_step()
 
         assert running.requests() == {}
+
+
+@pytest.mark.parametrize(("size", "operation"), [(100_000, "put_object"), (11 * 2**20, "complete_multipart_upload")])
+async def test_e5_lost_answer_sends_nothing_twice(device, witness, until, size, operation):
+    """E5: an upload that arrived though its answer was lost is found again by a HEAD, not sent again."""
+    device.outbox.mkdir()
+    async with device.running(device.egress(), watcher="off", part_size_bytes=5 * 2**20) as running:
+        await running.in_step()
+        store = next(iter(running.engine.patrols.values())).lane.objects
+        name = "put" if operation == "put_object" else "complete_upload"
+        real = getattr(store, name)
+        lost: list[tuple] = []
+
+        async def lose_the_answer(*args, **kwargs):
+            await real(*args, **kwargs)
+            lost.append(args)
+            raise Unavailable("the connection was cut after the store had done its work")
+
+        setattr(store, name, lose_the_answer)
+        content = os.urandom(size)
+        device.write("out/f", content)
+        await until(lambda: lost)
+        await running.in_step()
+
+        assert running.requests()[operation] == 1
+    assert await witness.get("sent/f") == content
 
 
 async def test_e5_lost_journal_costs_one_listing_and_no_upload(device, witness):

@@ -223,7 +223,9 @@ async def test_i5_quota_holds_while_many_downloads_are_under_way(device, witness
     for number in range(30):
         await witness.put(f"incoming/{number}", b"x" * 100_000)
     async with device.running(device.ingress(quota_bytes=500_000)) as running:
+        await until(lambda: running.view("ingress").journal_bytes == 500_000)
         await until(lambda: running.view("ingress").failing_by_reason == {"disk-full": 25})
+        await running.swept()
 
         assert running.view("ingress").journal_bytes == 500_000
     assert len(list(device.inbox.iterdir())) == 5
