@@ -6,15 +6,16 @@ Source of every decision: `reconcile.classify`. A request is made only for what 
 import asyncio
 import time
 
-from replicator.checksum import part_sizes_of, written
+from replicator.checksum import written
 from replicator.errors import KeyUnsafe, LeftOut, ObjectMissing
 from replicator.model import UNSEEN, Action, LocalFile, RemoteObject, Row
 from replicator.reconcile.classify import classify_egress
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import key_of
 from replicator.stores.lane import Lane
+from replicator.transfer.content import Content, part_sizes
 from replicator.transfer.outcome import Done, Means, Outcome
-from replicator.transfer.push import Content, part_size_of_metadata, push
+from replicator.transfer.push import push
 from replicator.transfer.queue import Job
 
 _HEAD_FROM_BYTES = 64 * 1024
@@ -73,6 +74,5 @@ async def _known(job: Job, key: str, local: LocalFile, row: Row | None, action: 
 
 def _content(remote: RemoteObject) -> Content | None:
     """The checksum behind an ETag, as far as the ETag and our own metadata tell."""
-    own = part_size_of_metadata(remote)
-    sizes = (own,) if own else part_sizes_of(remote.etag, size=remote.size)
+    sizes = part_sizes(remote)
     return Content(remote.etag, written(remote.etag, part_size_bytes=sizes[0])) if sizes else None

@@ -5,10 +5,11 @@ rename, directory synced, row. A crash anywhere in it leaves the old file or the
 """
 
 import asyncio
+import contextlib
 import dataclasses
 from datetime import UTC, datetime
 
-from replicator.checksum import checksum_of, is_md5_etag, part_size_of, part_sizes_of, written
+from replicator.checksum import checksum_of, part_size_of, written
 from replicator.errors import ObjectMissing, TransferError
 from replicator.model import Action, LocalFile, RemoteObject, Row, Unseen
 from replicator.reconcile.classify import classify_ingress, is_edited
@@ -16,9 +17,9 @@ from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import key_of
 from replicator.stores.files import TempFile
 from replicator.stores.lane import Lane
+from replicator.transfer.content import part_sizes
 from replicator.transfer.outcome import Done, Means, Outcome
 from replicator.transfer.pull import Mismatch, pull
-from replicator.transfer.push import part_size_of_metadata
 from replicator.transfer.queue import Job
 
 
@@ -61,7 +62,8 @@ def _look(lane: Lane, relpath: str) -> tuple[LocalFile | None, Row | None]:
 
 async def recover(lane: Lane) -> None:
     """Finish or drop what a crash left between intent and row, and remove its temporary files."""
-    await asyncio.to_thread(lane.export.clear_temps)
+    with contextlib.suppress(TransferError):  # a read-only or missing export; the sweep says it
+        await asyncio.to_thread(lane.export.clear_temps)
     for intent in lane.journal.intents(lane.number):
         try:
             local = await asyncio.to_thread(lane.export.stat, intent.relpath)
@@ -75,11 +77,9 @@ async def recover(lane: Lane) -> None:
 
 async def _same_content(job: Job, remote: RemoteObject, local: LocalFile) -> str:
     """The written checksum that file and object share; '' when they differ or the ETag tells nothing."""
-    if local.fingerprint.size != remote.size or not is_md5_etag(remote.etag):
+    if local.fingerprint.size != remote.size:
         return ""
-    own = part_size_of_metadata(remote)
-    sizes = (own,) if own else part_sizes_of(remote.etag, size=remote.size)
-    wanted = {size: written(remote.etag, part_size_bytes=size) for size in sizes}
+    wanted = {size: written(remote.etag, part_size_bytes=size) for size in part_sizes(remote)}
     return await asyncio.to_thread(_first_match, job.lane, local, wanted)
 
 

@@ -7,13 +7,13 @@ Sources: S3 conditional requests (If-Match); rename(2) is atomic within one file
 
 import asyncio
 
-from replicator.checksum import Checksum, etag_of, is_md5_etag, part_sizes_of
+from replicator.checksum import Checksum, etag_of, is_md5_etag
 from replicator.errors import IntegrityFailed, Unavailable
 from replicator.model import Fingerprint, RemoteObject, Row
 from replicator.stores.files import TempFile
 from replicator.stores.lane import Lane
+from replicator.transfer.content import own_part_size, part_sizes
 from replicator.transfer.outcome import Means
-from replicator.transfer.push import part_size_of_metadata
 
 _BLOCK_BYTES = 1024 * 1024
 """Blocks smaller than this are collected, so that each trip to the disk's thread is worth it."""
@@ -34,9 +34,7 @@ async def pull(lane: Lane, relpath: str, remote: RemoteObject, temp: TempFile, *
     store holds, since ETags of encrypted objects look like an MD5 and are none. Such a row is not verified.
     Raises RemoteChanged when the object moved, IntegrityFailed when length or checksum do not fit, Unavailable.
     """
-    own_part_size = part_size_of_metadata(remote)
-    sizes = (own_part_size,) if own_part_size else part_sizes_of(remote.etag, size=remote.size)
-    sums = [Checksum(size) for size in sizes or (0,)]
+    sums = [Checksum(size) for size in part_sizes(remote) or (0,)]
     received = 0
     pending = bytearray()
     try:
@@ -56,7 +54,7 @@ async def pull(lane: Lane, relpath: str, remote: RemoteObject, temp: TempFile, *
     for text in texts:
         if etag_of(text) == remote.etag:
             return Row(relpath, fingerprint, remote.etag, text, is_verified=True)
-    is_conclusive = "-" not in remote.etag or own_part_size
+    is_conclusive = "-" not in remote.etag or own_part_size(remote)
     if is_md5_etag(remote.etag) and is_conclusive and texts[0] != distrusted:
         raise Mismatch(texts[0])
     return Row(relpath, fingerprint, remote.etag, texts[0])

@@ -11,36 +11,16 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from replicator.checksum import checksum_of, composite_etag, part_size_of, written
 from replicator.errors import ObjectMissing, SourceChanged, TransferError, Unavailable
-from replicator.model import Fingerprint, RemoteObject, Row
+from replicator.model import Fingerprint, Row
 from replicator.stores.files import OpenFile
 from replicator.stores.lane import Lane
+from replicator.transfer.content import MD5_KEY, MTIME_KEY, PART_SIZE_KEY, Content, part_size_for
 from replicator.transfer.outcome import Means
 
-MAX_PARTS = 10_000
-"""S3's limit of parts in one upload."""
-
 PARTS_IN_FLIGHT = 4
-
-PART_SIZE_KEY = "replicator-part-size"
-"""Object metadata: with it anybody can recompute the composite ETag from the file."""
-
-MD5_KEY = "md5chksum"
-"""Object metadata: base64 of the content's MD5, the name and form that rclone reads."""
-
-MTIME_KEY = "mtime"
-"""Object metadata: the source's mtime as decimal seconds since the epoch, the name and form that rclone reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What an object is known to hold: its ETag, and the written checksum of its bytes."""
-
-    etag: str
-    checksum: str
 
 
 async def push(
@@ -175,18 +155,6 @@ def _read_part(file: OpenFile, offset: int, size: int) -> tuple[bytes, bytes]:
 async def _abort(lane: Lane, key: str, upload_id: str) -> None:
     with contextlib.suppress(TransferError):  # the endpoint is away; a lifecycle rule of the bucket is the backstop
         await lane.objects.abort_upload(key, upload_id)
-
-
-def part_size_of_metadata(remote: RemoteObject) -> int:
-    """The part size that we wrote beside a composite ETag, 0 where there is none."""
-    own = (remote.metadata or {}).get(PART_SIZE_KEY, "")
-    return int(own) if "-" in remote.etag and own.isdecimal() else 0
-
-
-def part_size_for(size: int, wanted: int) -> int:
-    """`wanted`, or the next whole MiB with which `size` fits into S3's 10,000 parts."""
-    mib = 1024 * 1024
-    return max(wanted, -(-size // (MAX_PARTS * mib)) * mib)
 
 
 def _seconds(fingerprint: Fingerprint) -> str:

@@ -180,6 +180,26 @@ async def test_remote_fault_is_a_visible_state_and_not_an_exit(replicator, until
     assert any("WARNING" in line or '"warning"' in line.lower() for line in service.log)
 
 
+async def test_refused_credentials_are_a_visible_state_that_names_the_fix(replicator, stub_s3, reply, until):
+    """A store that refuses the key is asked at a slow pace, and people are told what to check; no secret is shown."""
+    stub_s3.default = reply(403, body=b"<Error><Code>InvalidAccessKeyId</Code><Message>no such key</Message></Error>")
+    path = replicator.home / "export/out/f"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    words = {"OBC_BUCKET_PORT": str(stub_s3.port), "REPLICATOR_DRAIN_TIMEOUT_S": "0"}
+    async with replicator.running(OBC_AWS_SECRET_ACCESS_KEY="canary-secret-value", **words) as service:
+
+        async def is_blocked():
+            view = await service.target("egress")
+            return view if view and view["state"] == "blocked" else None
+
+        view = await until(is_blocked)
+        assert "InvalidAccessKeyId" in view["reason"]
+        assert "access key" in view["fix"]
+
+    assert "canary-secret-value" not in "".join(service.log)
+
+
 async def test_second_process_on_one_state_directory_is_refused(replicator, until):
     """The lock's owner is named."""
     async with replicator.running() as service:
