@@ -9,7 +9,8 @@
           Throttled        503 SlowDown, 429
           SourceChanged    the file moved while it was read, or is still open for writing
           RemoteChanged    the object moved between LIST and GET
-          DiskFull         no room on the device (data or state)
+          DiskFull         no room on the device
+            JournalFull    no room for the journal: nothing can be recorded, whatever is moved
           IntegrityFailed  what arrived is not what was announced
         Permanent                              a person must act; retried at the slow pace
           ObjectMissing    404 on a key
@@ -88,6 +89,10 @@ class DiskFull(Retryable):
     """No room: the free-space floor, the quota, or the file system itself said so."""
 
     reason = "disk-full"
+
+
+class JournalFull(DiskFull):
+    """No room where the journal is: what is moved cannot be recorded, so moving anything is in vain."""
 
 
 class IntegrityFailed(Retryable):

@@ -6,7 +6,7 @@ from collections import Counter
 from replicator import __version__
 from replicator.detect.patrol import Patrol
 from replicator.engine import Engine
-from replicator.errors import AccessDenied, BucketMissing, DiskFull, TransferError
+from replicator.errors import AccessDenied, BucketMissing, DiskFull, JournalFull, TransferError
 from replicator.model import Target
 from replicator.observe.status import (
     ConfigView,
@@ -27,6 +27,7 @@ _LISTED_FILES = 20
 _FIXES: tuple[tuple[type[TransferError], str], ...] = (
     (AccessDenied, "Check the access key, its permissions and the device's clock; nothing is lost meanwhile."),
     (BucketMissing, "Create the bucket or correct BUCKET_NAME; nothing is lost meanwhile."),
+    (JournalFull, "Free space where the state directory is; nothing is lost, and it goes on by itself."),
     (TransferError, "Check endpoint, network and certificate; it is tried again by itself, nothing is lost."),
 )
 
@@ -89,7 +90,7 @@ def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
         journal_bytes=row_bytes,
         watcher=_watcher_view(patrol),
         free_bytes=lane.export.free_bytes(),
-        blocked_bytes=sum(job.size for job in failing if isinstance(job.error, DiskFull)),
+        blocked_bytes=0 if lane.is_egress else sum(job.size for job in failing if isinstance(job.error, DiskFull)),
     )
 
 

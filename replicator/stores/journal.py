@@ -53,7 +53,7 @@ _Record = tuple[bytes, int, int, int, int, bytes, bytes, int]
 class Journal:
     """The rows of all targets. Reads block for microseconds and are safe from any thread; writes are awaited.
 
-    Any call may raise JournalError, which ends the process. Writes raise DiskFull when there is no room: nothing
+    Any call may raise JournalError, which ends the process. Writes raise JournalFull when there is no room: nothing
     of theirs is recorded then, and they work again once there is. Cancelling a waiting writer takes nothing back.
     """
 

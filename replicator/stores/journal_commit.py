@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from replicator.errors import DiskFull, JournalError
+from replicator.errors import JournalError, JournalFull
 
 Statement = tuple[str, tuple[int | bytes, ...]]
 """SQL and its parameters."""
@@ -32,7 +32,7 @@ class Committer:
     async def commit(self, *statements: Statement) -> None:
         """Execute `statements` in one transaction; returns once it is committed.
 
-        Raises DiskFull when nothing could be recorded for want of room, else JournalError. A caller that is
+        Raises JournalFull when nothing could be recorded for want of room, else JournalError. A caller that is
         cancelled meanwhile does not take its statements back, nor anybody else's.
         """
         if self._is_closed:
@@ -81,7 +81,7 @@ class Committer:
         except sqlite3.Error as exc:
             # Python's own complaints, of a closed connection say, carry no code.
             if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _NO_ROOM:
-                raise DiskFull(
+                raise JournalFull(
                     f"the journal cannot be written ({exc}). Free space on the device of the state directory; "
                     "it is tried again"
                 ) from exc

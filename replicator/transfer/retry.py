@@ -10,6 +10,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_nev
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
+    JournalFull,
     Retryable,
     SourceChanged,
     Throttled,
@@ -88,9 +89,9 @@ class Gate:
         self.error = None
 
     def failed(self, key: str, error: TransferError, now_s: float) -> None:
-        """A request failed. Errors that say nothing about the endpoint only end a probe."""
+        """A request failed. Errors that say nothing about other keys only end a probe."""
         self._is_probing = False
-        if not isinstance(error, Unavailable | Throttled | AccessDenied | BucketMissing):
+        if not isinstance(error, Unavailable | Throttled | AccessDenied | BucketMissing | JournalFull):
             return
         self._failed_keys.add(key)
         may_be_the_key = isinstance(error, Unavailable | AccessDenied)

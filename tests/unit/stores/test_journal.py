@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.errors import DiskFull, JournalError
+from replicator.errors import JournalError, JournalFull
 from replicator.model import Fingerprint, Row
 from replicator.stores.journal import Journal
 from replicator.stores.journal_commit import Committer
@@ -247,7 +247,7 @@ async def test_batch_is_recorded_whole_or_not_at_all(tmp_path):
 
 
 async def test_full_disk_records_nothing_and_heals(small_disk, make_row):
-    """Without room every waiter gets DiskFull and no row appears; with room again writes work without a restart."""
+    """Without room every waiter gets JournalFull and no row appears; with room again writes work without a restart."""
     journal = Journal.open(str(small_disk / "state"))
     target = journal.target("one")
     await journal.settle(target, make_row("before"))
@@ -260,14 +260,14 @@ async def test_full_disk_records_nothing_and_heals(small_disk, make_row):
             await journal.settle(target, make_row(f"{written:04}/" + "n" * 2000))
             written += 1
 
-    with pytest.raises(DiskFull, match="Free space"):
+    with pytest.raises(JournalFull, match="Free space"):
         await fill()
     outcomes = await asyncio.gather(
         *(journal.settle(target, make_row(f"more-{number}/" + "n" * 4000)) for number in range(20)),
         return_exceptions=True,
     )
 
-    assert {type(outcome) for outcome in outcomes} == {DiskFull}
+    assert {type(outcome) for outcome in outcomes} == {JournalFull}
     assert journal.totals(target) == (written + 1, 100 * (written + 1))
     assert len(list(journal.rows(target))) == written + 1
     (small_disk / "filler").unlink()

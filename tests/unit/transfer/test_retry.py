@@ -6,6 +6,7 @@ from replicator.errors import (
     AccessDenied,
     BucketMissing,
     IntegrityFailed,
+    JournalFull,
     KeyUnsafe,
     SourceChanged,
     Throttled,
@@ -109,6 +110,15 @@ def test_errors_about_the_item_never_close_the_gate(error):
         gate.failed(key, error, 0.0)
 
     assert gate.admits(0.0)
+
+
+def test_full_journal_closes_the_gate_at_once():
+    """What cannot be recorded must not be sent again and again over a metered link."""
+    gate = Gate(POLICY)
+
+    gate.failed("a", JournalFull("no room"), 0.0)
+
+    assert not gate.admits(0.0)
 
 
 def test_throttling_closes_the_gate_at_once():
