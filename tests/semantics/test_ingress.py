@@ -1,12 +1,14 @@
 """Ingress promises: `<bucket>/<source>/` -> `/export/<target>`."""
 
 import asyncio
+import dataclasses
 import os
 import shutil
 
 import pytest
 
 from replicator.errors import Unavailable
+from replicator.stores.journal import Journal
 
 
 async def test_i1_every_object_under_the_prefix_is_a_file_within_one_poll(device, witness, until):
@@ -138,6 +140,25 @@ async def test_i2_bytes_that_do_not_fit_the_etag_are_fetched_again(device, witne
     assert (device.inbox / "f").read_bytes() == b"right"
 
 
+async def test_i2_crash_between_rename_and_row_costs_no_download(device, witness):
+    """I2: what a kill left between the publishing rename and the row is recognised by its intent, not fetched again."""
+    await witness.put("incoming/f", b"arrived")
+    await device.sync(device.ingress())
+    journal = Journal.open(str(device.home / "state"))
+    number = journal.target(device.ingress().identity)
+    row = journal.row(number, "f")
+    await journal.forget(number, "f")
+    await journal.intend(number, dataclasses.replace(row, fingerprint=dataclasses.replace(row.fingerprint, ctime_ns=0)))
+    await journal.close()
+
+    async with device.running(device.ingress()) as running:
+        await running.in_step()
+
+        assert "get_object" not in running.requests()
+        assert running.count("adopted") == 0
+        assert running.view("ingress").journal_rows == 1
+
+
 async def test_i3_object_removed_from_the_bucket_leaves_the_file(device, witness, until):
     """I3: the file stays; only the journal forgets, after two listings and a HEAD agree."""
     await witness.put("incoming/f", b"keep me")
@@ -147,6 +168,31 @@ async def test_i3_object_removed_from_the_bucket_leaves_the_file(device, witness
         await until(lambda: running.view("ingress").journal_rows == 0)
 
     assert (device.inbox / "f").read_bytes() == b"keep me"
+
+
+async def test_i3_one_short_listing_proves_nothing(device, witness):
+    """I3: an object that one listing leaves out is neither asked for nor forgotten; the next listing has it again."""
+    await witness.put("incoming/f", b"keep me")
+    async with device.running(device.ingress()) as running:
+        await running.in_step()
+        store = next(iter(running.engine.patrols.values())).lane.objects
+        whole_list = store.list
+        shorts: list[str] = []
+
+        async def short_once(prefix):
+            if not shorts:
+                shorts.append(prefix)
+                return
+            async for page in whole_list(prefix):
+                yield page
+
+        store.list = short_once
+        await running.swept()
+        await running.swept()
+
+        assert shorts
+        assert "head_object" not in running.requests()
+        assert running.view("ingress").journal_rows == 1
 
 
 @pytest.mark.parametrize("restore", [True, False])
