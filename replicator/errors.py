@@ -74,9 +74,16 @@ class Throttled(Retryable):
 
 
 class SourceChanged(Retryable):
-    """The local file changed while it was read, or a writer still holds it open."""
+    """The local file changed while it was read, or a writer still holds it open.
+
+    `retry_after_s` when it is known how long the file still has to be quiet.
+    """
 
     reason = "source-changed"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class RemoteChanged(Retryable):

@@ -105,6 +105,10 @@ class Witness:
         answer = await asyncio.to_thread(self.client.get_object, Bucket=self.bucket, Key=key)
         return await asyncio.to_thread(answer["Body"].read)
 
+    def body_of(self, key: str, version: str) -> bytes:
+        """One version of a versioned object."""
+        return self.client.get_object(Bucket=self.bucket, Key=key, VersionId=version)["Body"].read()
+
     async def head(self, key: str) -> dict:
         return await asyncio.to_thread(self.client.head_object, Bucket=self.bucket, Key=key)
 

@@ -61,7 +61,8 @@ def _check_settled(lane: Lane, file: OpenFile, waited_s: float, means: Means) ->
     # The kernel does not tell: the file must at least have been quiet.
     age_s = time.time() - max(file.fingerprint.mtime_ns, file.fingerprint.ctime_ns) / 1e9
     if 0 <= age_s < means.quiet_s:
-        raise SourceChanged("it was written a moment ago; it is sent once it is quiet")
+        wait_s = means.quiet_s - age_s
+        raise SourceChanged("it was written a moment ago; it is sent once it is quiet", retry_after_s=wait_s)
 
 
 async def _push_whole(lane: Lane, relpath: str, key: str, file: OpenFile, _: Means) -> Row:

@@ -45,7 +45,7 @@ class RetryPolicy:
             return self._parked_s
         delay_s = float(self._retrying.wait(state))
         if isinstance(error, SourceChanged):
-            return min(delay_s, _SOURCE_CHANGED_MAX_S)
+            return min(delay_s, _SOURCE_CHANGED_MAX_S) if error.retry_after_s is None else error.retry_after_s
         if isinstance(error, Throttled) and error.retry_after_s is not None:
             return max(delay_s, error.retry_after_s)
         return delay_s

@@ -146,7 +146,7 @@ async def test_i2_crash_between_rename_and_row_costs_no_download(device, witness
     await device.sync(device.ingress())
     journal = Journal.open(str(device.home / "state"))
     number = journal.target(device.ingress().identity)
-    row = journal.row(number, "f")
+    (row,) = journal.rows(number)
     await journal.forget(number, "f")
     await journal.intend(number, dataclasses.replace(row, fingerprint=dataclasses.replace(row.fingerprint, ctime_ns=0)))
     await journal.close()

@@ -40,6 +40,12 @@ def test_file_in_motion_is_looked_at_again_soon():
     assert longest(SourceChanged("x"), 40) <= 2
 
 
+def test_file_that_must_be_quiet_a_little_longer_is_looked_at_exactly_then():
+    """Where only quiet time tells that a writer is done, chance adds nothing to the latency."""
+    assert POLICY.delay_s(SourceChanged("x", retry_after_s=0.3), 1) == 0.3
+    assert POLICY.delay_s(SourceChanged("x", retry_after_s=0.3), 9) == 0.3
+
+
 def test_store_that_says_when_to_come_back_is_believed():
     """Retry-After is a floor."""
     assert POLICY.delay_s(Throttled("x", retry_after_s=20), 1) >= 20
