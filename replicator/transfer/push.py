@@ -10,10 +10,9 @@ import base64
 import contextlib
 import hashlib
 import time
-from collections.abc import Sequence
 
 from replicator.checksum import checksum_of, composite_etag, part_size_of, written
-from replicator.errors import ObjectMissing, SourceChanged, TransferError, Unavailable
+from replicator.errors import ObjectMissing, RemoteChanged, SourceChanged, TransferError, Unavailable
 from replicator.model import Fingerprint, Row
 from replicator.stores.files import OpenFile
 from replicator.stores.lane import Lane
@@ -94,24 +93,14 @@ async def _push_parts(lane: Lane, relpath: str, key: str, file: OpenFile, means:
         parts = await _send_parts(lane, key, upload_id, file=file, part_size=part_size, means=means)
         if not await asyncio.to_thread(file.is_unchanged):
             raise SourceChanged("it changed while it was sent; nothing was published, it is sent again")
-        expected = composite_etag([digest for _, digest in parts])
-        etag = await _complete(lane, key, upload_id, [part for part, _ in parts], expected)
+        etag = await lane.objects.complete_upload(key, upload_id, [part for part, _ in parts])
+    except ObjectMissing as exc:
+        raise RemoteChanged("the upload vanished from the store before it was complete; it is sent again") from exc
     except BaseException:
         # Also on cancellation: parts that nobody will complete cost money until a lifecycle rule finds them.
         await asyncio.shield(_abort(lane, key, upload_id))
         raise
-    return _row(relpath, file.fingerprint, etag, expected, part_size=part_size)
-
-
-async def _complete(lane: Lane, key: str, upload_id: str, etags: Sequence[str], expected: str) -> str:
-    """Publish the parts. An answer that was lost on the way is no failure: the object itself tells."""
-    try:
-        return await lane.objects.complete_upload(key, upload_id, etags)
-    except (Unavailable, ObjectMissing):
-        with contextlib.suppress(TransferError):
-            if (await lane.objects.head(key)).etag == expected:
-                return expected
-        raise
+    return _row(relpath, file.fingerprint, etag, composite_etag([digest for _, digest in parts]), part_size=part_size)
 
 
 def _row(relpath: str, fingerprint: Fingerprint, etag: str, expected: str, *, part_size: int) -> Row:
