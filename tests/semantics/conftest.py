@@ -67,6 +67,23 @@ class Running:
         samples = [s for metric in self.engine.metrics.files.collect() for s in metric.samples]
         return sum(s.value for s in samples if s.labels["outcome"] == outcome)
 
+    async def watching(self, sweeps: int = 2) -> None:
+        """Wait until events arrive and the sweep that arming them asks for is over: from now on only events tell.
+
+        The first arming is followed by the second sweep, an arming after a failure by the third.
+        """
+
+        def is_watching():
+            view = self.view()
+            return view.watcher.watches and not view.watcher.degraded and self.sweeps("egress") >= sweeps
+
+        await eventually(is_watching)
+
+    def sweeps(self, direction: str) -> float:
+        """Complete sweeps so far."""
+        samples = [s for metric in self.engine.metrics.sweeps.collect() for s in metric.samples]
+        return sum(s.value for s in samples if s.labels["direction"] == direction)
+
     async def swept(self) -> None:
         """Wait until every target was swept once more from now on."""
         now = time.time()

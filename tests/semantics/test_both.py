@@ -115,19 +115,14 @@ async def test_b4_idle_egress_makes_no_request_and_ingress_one_listing_a_poll(de
         await running.in_step()
         await running.in_step()
         before = running.requests()
-        polls = _sweeps(running, "ingress")
+        polls = running.sweeps("ingress")
         await running.in_step()
         await running.in_step()
         after = running.requests()
 
         listings = after.pop("list_objects_v2") - before.pop("list_objects_v2")
         assert after == before
-        assert listings <= _sweeps(running, "ingress") - polls + 1
-
-
-def _sweeps(running, direction):
-    samples = [s for metric in running.engine.metrics.sweeps.collect() for s in metric.samples]
-    return sum(s.value for s in samples if s.labels["direction"] == direction)
+        assert listings <= running.sweeps("ingress") - polls + 1
 
 
 async def test_b5_secrets_appear_nowhere(device, witness, until, caplog, tmp_path):

@@ -13,7 +13,7 @@ async def test_e1_settled_file_is_in_the_bucket_at_once_after_its_event(device, 
     """E1: a closed file is in the bucket, whole, under <target>/<relpath>, within the debounce time and a second."""
     device.outbox.mkdir()
     async with device.running(device.egress(), sweep_interval_s=3600) as running:
-        await until(lambda: running.view().watcher.watches and running.view().state == "in-step")
+        await running.watching()
         device.write("out/a/b c.txt", b"hello")
 
         await until(lambda: witness.keys("sent/"), within_s=1.5)
@@ -37,7 +37,7 @@ async def test_e1_directories_made_faster_than_their_watches_are_scanned(device,
     """E1: files in directories that are made or moved in as fast as the machine can are all sent without a sweep."""
     device.outbox.mkdir()
     async with device.running(device.egress(), sweep_interval_s=3600) as running:
-        await until(lambda: running.view().watcher.watches and running.view().state == "in-step")
+        await running.watching()
         for number in range(40):
             device.write(f"out/d{number}/a/b/f")
         device.write("staging/tree/x/y/z")
@@ -271,17 +271,17 @@ async def test_e6_lost_source_directory_stops_its_target_and_nothing_else(device
 
 
 async def test_e6_replaced_source_directory_is_watched_again(device, witness, until):
-    """E6: another directory under the same name is noticed, watched and sent from."""
+    """E6: another directory under the same name is noticed without a sweep's help, watched, and sent from."""
     device.write("out/old")
-    async with device.running(device.egress()) as running:
-        await running.in_step()
+    async with device.running(device.egress(), sweep_interval_s=3600) as running:
+        await running.watching()
         device.outbox.rename(device.export / "away")
         device.write("out/new")
         await until(lambda: witness.keys("sent/new"))
-        await until(lambda: running.view().watcher.degraded == "" and running.view().watcher.watches)
+        await running.watching(sweeps=3)
         device.write("out/later")
 
-        await until(lambda: witness.keys("sent/later"))
+        await until(lambda: witness.keys("sent/later"), within_s=3)
 
     assert await witness.keys("sent/") == ["sent/later", "sent/new", "sent/old"]
 
