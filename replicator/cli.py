@@ -129,7 +129,7 @@ def sync(
     else:
         console.print(render_status(snapshot))
     states = {view.state for view in snapshot.targets}
-    if states & {State.BLOCKED, State.STARTING, State.STOPPED}:
+    if states & {State.BLOCKED, State.STARTING}:
         return EXIT_FAILED
     return EXIT_SOME_FAILING if states & {State.FAILING, State.BEHIND} else 0
 

@@ -39,11 +39,8 @@ class Report:
     busy_s: float = 0.0
     files: int = 0
     directories: int = 0
-    hinted: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     """relpath (or key) -> reason, of what cannot be replicated as it is."""
-    edited: int = 0
-    """Ingress files that the workload changed and whose objects did not change since."""
     blocked: str = ""
     fix: str = ""
 
@@ -106,14 +103,13 @@ class EgressSweep:
         absent: set[str] = set()
         if known_rows > matched:
             await _in_slices(self._absentees(absent), report, found)
-        await self._hint_twice_absent(absent, report, found)
+        await self._hint_twice_absent(absent, found)
         return report
 
-    async def _hint_twice_absent(self, absent: set[str], report: Report, found: Found) -> None:
+    async def _hint_twice_absent(self, absent: set[str], found: Found) -> None:
         proven = absent & self._absent
         self._absent = frozenset(absent)
         if proven:
-            report.hinted += len(proven)
             await found([Hint(relpath) for relpath in sorted(proven)])
 
     async def _listed(self) -> tuple[dict[str, RemoteObject] | None, TransferError | None]:
@@ -205,7 +201,6 @@ class IngressSweep:
                 began = time.monotonic()
                 hints = await asyncio.to_thread(self._compare, objects, rows.up_to(bound), report, absent)
                 report.busy_s += time.monotonic() - began
-                report.hinted += len(hints)
                 if hints:
                     await found(hints)
             absent.extend(row.relpath for row in rows.rest())
@@ -214,7 +209,6 @@ class IngressSweep:
         proven = self._absent.intersection(absent)
         self._absent = frozenset(absent)
         if proven:
-            report.hinted += len(proven)
             await found([Hint(relpath) for relpath in sorted(proven)])
         return report
 
@@ -248,7 +242,6 @@ class IngressSweep:
                 report.skipped[relpath] = error.reason
                 continue
             action = classify_ingress(item, local, row, restore_deleted=options.restore_deleted)
-            report.edited += action is Action.LEAVE and local is not None
             if action not in (Action.SKIP, Action.LEAVE, Action.STRAY):
                 hints.append(Hint(relpath, item))
         return hints
@@ -297,7 +290,6 @@ async def _in_slices(steps: Iterator[tuple[list[Hint], int]], report: Report, fo
 
     while not is_over:
         hints = await asyncio.to_thread(work)
-        report.hinted += len(hints)
         if hints:
             await found(hints)
     return total

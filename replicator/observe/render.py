@@ -20,7 +20,6 @@ _STYLES = {
     State.BEHIND: "yellow",
     State.BLOCKED: "bold red",
     State.FAILING: "red",
-    State.STOPPED: "red",
 }
 _HEADINGS = ("target", "state", "lag", "pending", "failing", "last success")
 

@@ -32,7 +32,6 @@ class State(enum.StrEnum):
     """Nothing moves until `fix` is done; `reason` says why."""
     FAILING = "failing"
     """At least one file does not get through; the others go on."""
-    STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ def readiness(
 
 
 def _unready(view: TargetView, *, now_ts: float, max_age_s: float) -> str:
-    if view.state in (State.BLOCKED, State.STOPPED):
+    if view.state is State.BLOCKED:
         return f"{view.state}: {view.reason}" if view.reason else view.state.value
     if view.last_sweep_ts is None:
         return "the first sweep is not done"
@@ -219,7 +218,7 @@ def _lateness(late: Sequence[TargetView], place: str) -> str:
     if not files:
         return f"{_why(worst)}{_others(late)}"
     # A target that cannot be read may hold more than was last seen there.
-    is_floor = any(view.state in (State.BLOCKED, State.STOPPED, State.STARTING) for view in late)
+    is_floor = any(view.state in (State.BLOCKED, State.STARTING) for view in late)
     volume = words.size(sum(view.pending_bytes for view in late))
     oldest = words.age(max(view.oldest_pending_s for view in late))
     are = "is" if files == 1 else "are"
@@ -227,7 +226,7 @@ def _lateness(late: Sequence[TargetView], place: str) -> str:
     return f"{number} {are} not {place}, the oldest for {oldest}: {_why(worst)}{_others(late)}"
 
 
-_GRAVITY = {State.BLOCKED: 3, State.STOPPED: 2, State.FAILING: 1}
+_GRAVITY = {State.BLOCKED: 2, State.FAILING: 1}
 
 
 def _why(view: TargetView) -> str:

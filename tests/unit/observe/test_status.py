@@ -126,13 +126,13 @@ class TestReadiness:
 
         assert reasons(late) == ("os-stats/egress/stats: the oldest of 2 pending files has waited for 1 min",)
 
-    def test_blocked_and_stopped_targets_say_their_reason(self, reasons, view):
+    def test_blocked_targets_say_their_reason(self, reasons, view):
         """What cannot move is not ready, whatever its age."""
         blocked = view(state=State.BLOCKED, reason="the bucket is missing")
 
-        assert reasons(blocked, view("logs", state=State.STOPPED)) == (
+        assert reasons(blocked, view("logs", state=State.BLOCKED)) == (
             "os-stats/egress/stats: blocked: the bucket is missing",
-            "os-stats/egress/logs: stopped",
+            "os-stats/egress/logs: blocked",
         )
 
     def test_single_failing_file_counts_only_when_old(self, reasons, view):

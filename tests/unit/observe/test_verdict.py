@@ -56,7 +56,7 @@ def test_blocked_target_makes_the_number_a_floor(snapshot, view):
     )
 
 
-@pytest.mark.parametrize("state", [State.BLOCKED, State.STOPPED, State.FAILING, State.BEHIND])
+@pytest.mark.parametrize("state", [State.BLOCKED, State.FAILING, State.BEHIND])
 def test_egress_that_is_not_in_step_is_never_called_safe(snapshot, view, state):
     """A state that is not in step counts, even when no pending file is known."""
     told = verdict(snapshot(view("ok"), view(state=state)))
