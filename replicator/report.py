@@ -59,7 +59,10 @@ def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
     lane, now_s = patrol.lane, time.monotonic()
     target = lane.target
     jobs = list(engine.queue.jobs(lane))
-    failing = [job for job in jobs if job.is_failing]
+    closed = engine.gate(target).error
+    # While the endpoint is away every path fails in the same way: that is one fault, and it is the target's.
+    shared = closed.reason if closed else ""
+    failing = [job for job in jobs if job.is_failing and job.error and job.error.reason != shared]
     skipped = patrol.report.skipped if patrol.report else {}
     state, reason, fix = _state(engine, patrol, jobs, failing)
     rows, row_bytes = lane.journal.totals(lane.number)
@@ -100,7 +103,8 @@ def _state(engine: Engine, patrol: Patrol, jobs: list[Job], failing: list[Job]) 
     if report and report.blocked:
         return State.BLOCKED, report.blocked, report.fix
     if error:
-        return State.BLOCKED, str(error), next(fix for kind, fix in _FIXES if isinstance(error, kind))
+        where = "" if isinstance(error, JournalFull) else f"{patrol.lane.target.storage.endpoint}: "
+        return State.BLOCKED, f"{where}{error}", next(fix for kind, fix in _FIXES if isinstance(error, kind))
     if report is None:
         return State.STARTING, "", ""
     if failing:
