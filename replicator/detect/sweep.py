@@ -157,7 +157,7 @@ class EgressSweep:
             matched += row is not None
             if not is_included(file.relpath, lane.target.options):
                 continue
-            if classify_egress(file, UNSEEN, row) is Action.SKIP or (row is None and lane.is_echo(file)):
+            if classify_egress(file, UNSEEN, row) is Action.SKIP or lane.is_echo(file):
                 continue
             try:
                 key_of(lane.target.prefix, file.relpath)

@@ -49,7 +49,7 @@ async def send(job: Job, means: Means) -> Outcome:
 def _look(lane: Lane, relpath: str) -> tuple[LocalFile | None, Row | None]:
     """The file and its row. A file that is filtered out, or that ingress wrote, is none of egress's business."""
     local, row = lane.export.stat(relpath), lane.row(relpath)
-    if local is not None and (not is_included(relpath, lane.target.options) or (row is None and lane.is_echo(local))):
+    if local is not None and (not is_included(relpath, lane.target.options) or lane.is_echo(local)):
         return None, None
     return local, row
 

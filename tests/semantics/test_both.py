@@ -76,7 +76,13 @@ async def test_b2_what_ingress_wrote_is_not_sent_back(device, witness, until):
         device.write("in/a", b"edited by the workload")
         await until(lambda: witness.keys("backup/in/a"))
 
+        await witness.put("incoming/a", b"the bucket's next version")
+        await until(lambda: (device.inbox / "a").read_bytes() == b"the bucket's next version")
+        await running.in_step()
+        await running.in_step()
+
     assert await witness.get("backup/in/a") == b"edited by the workload"
+    assert [key for key in await witness.keys("backup/in/") if "sync-conflict" not in key] == ["backup/in/a"]
 
 
 async def test_b2_echo_guard_survives_a_restart(device, witness):
