@@ -76,8 +76,8 @@ async def _sweep(patrol: Patrol) -> None:
 async def plan(settings: Settings, targets: tuple[Target, ...]) -> AsyncIterator[Step]:
     """What `sync` would do now. Lists the bucket where sync would; moves and writes nothing."""
     async with Engine(settings, Metrics()) as engine:
-        for target in targets:
-            lane = (await engine.open(target)).lane
+        patrols = [await engine.open(target) for target in targets]
+        for lane in (patrol.lane for patrol in patrols):
             hints: list[Hint] = []
 
             async def found(more: list[Hint], hints: list[Hint] = hints) -> None:

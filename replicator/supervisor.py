@@ -110,10 +110,10 @@ class Supervisor:
             if wanted.get(patrol.lane.target.id) != patrol.lane.target:
                 await self._close(patrol)
                 group.create_task(self._engine.release(patrol.lane), name=f"release {patrol.lane.target.id}")
-        for target in targets:
-            if target.id not in self._engine.patrols:
-                patrol = await self._engine.open(target)
-                self._start(group, f"patrol {target.id}", patrol.run())
+        # All are open before the first one looks: egress knows the files of ingress by the lanes beside it.
+        opened = [await self._engine.open(target) for target in targets if target.id not in self._engine.patrols]
+        for patrol in opened:
+            self._start(group, f"patrol {patrol.lane.target.id}", patrol.run())
         self._config = ConfigView(
             source=self._config.source, generation=self._config.generation + 1, valid=True, applied_ts=time.time()
         )

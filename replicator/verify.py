@@ -38,7 +38,9 @@ class Comparison:
 async def verify(settings: Settings, targets: tuple[Target, ...]) -> list[Comparison]:
     """Compare every target. Raises TransferError when a bucket cannot be listed."""
     async with Engine(settings, Metrics()) as engine:
-        return [await _compare((await engine.open(target)).lane) for target in targets]
+        # All are open before the first is compared: egress knows the files of ingress by the lanes beside it.
+        patrols = [await engine.open(target) for target in targets]
+        return [await _compare(patrol.lane) for patrol in patrols]
 
 
 async def _compare(lane: Lane) -> Comparison:

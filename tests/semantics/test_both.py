@@ -7,6 +7,7 @@ import time
 
 from pydantic import SecretStr
 
+from replicator import once, verify
 from replicator.errors import ConfigError
 from replicator.observe import logs
 from replicator.observe.status import to_json
@@ -90,8 +91,14 @@ async def test_b2_echo_guard_survives_a_restart(device, witness):
     await witness.put("incoming/a", b"from the bucket")
     await device.sync(device.ingress())
 
-    await device.sync(device.egress("", "backup/"), device.ingress())
+    both = device.egress("", "backup/"), device.ingress()
+    assert [step async for step in once.plan(device.effective(), both)] == []
+    await device.sync(*both)
+    assert [found.differences for found in await verify.verify(device.effective(), both)] == [[], []]
+    async with device.running(*both) as running:
+        await running.in_step()
 
+        assert "put_object" not in running.requests()
     assert await witness.keys("backup/") == []
 
 
