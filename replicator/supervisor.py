@@ -129,7 +129,8 @@ class Supervisor:
         for patrol in list(self._engine.patrols.values()):
             await self._end(f"patrol {patrol.lane.target.id}")
             if not patrol.lane.is_egress:
-                self._engine.detach(patrol)
+                # Its jobs go, but not the lane: egress still has to know which files are from ingress.
+                self._engine.queue.remove_lane(patrol.lane)
         sending = group.create_task(self._send_the_rest(), name="drain")
         skip = group.create_task(self._stop_now.wait(), name="second-signal")
         await asyncio.wait(
@@ -150,7 +151,7 @@ class Supervisor:
         log.info("drained", pending_files=len(self._engine.queue))
 
     async def _send_the_rest(self) -> None:
-        await asyncio.gather(*(patrol.sweep() for patrol in self._engine.patrols.values()))
+        await asyncio.gather(*(patrol.sweep() for patrol in self._engine.patrols.values() if patrol.lane.is_egress))
         self._engine.queue.hurry()
         await self._engine.queue.wait_until(at_most=0)
 

@@ -102,6 +102,17 @@ async def test_b2_echo_guard_survives_a_restart(device, witness):
     assert await witness.keys("backup/") == []
 
 
+async def test_b2_drain_sends_no_echo_either(device, witness, until):
+    """B2: the last look before the end still knows which files came from the bucket."""
+    await witness.put("incoming/a", b"from the bucket")
+    both = device.egress("", "backup/"), device.ingress()
+    async with device.running(*both, watcher="off", sweep_interval_s=3600) as running:
+        await until(lambda: running.view("ingress").journal_rows == 1)
+        device.write("in/own", b"written just before the end")
+
+    assert await witness.keys("backup/") == ["backup/in/own"]
+
+
 async def test_b3_nothing_is_deleted_on_either_side(device, witness, until):
     """B3: removals on one side leave the other side as it was."""
     device.write("out/f")
