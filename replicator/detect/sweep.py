@@ -60,7 +60,7 @@ def sweep_of(lane: Lane) -> Sweep:
 
 @dataclass(frozen=True, slots=True)
 class _InStep:
-    """A directory whose every file had its row; `files` of them."""
+    """A directory in which nothing was to be hinted; `rows` of its files have a row."""
 
     signature: int
     rows: int
