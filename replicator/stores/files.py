@@ -9,20 +9,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from replicator.errors import KeyUnsafe, LeftOut, Refused
+from replicator.errors import KeyUnsafe, LeftOut, Refused, SourceChanged
 from replicator.model import OWN_DIR, Fingerprint, LocalFile
 from replicator.stores import publish
-from replicator.stores.beneath import OBSTACLES, fingerprint_of, look, obstacle, open_directory, split, translating
+from replicator.stores.beneath import OBSTACLES, fingerprint_of, obstacle, open_directory, split, translating
+from replicator.stores.exportroot import ExportRoot
 from replicator.stores.filewalk import Directory, Skipped, walk
 from replicator.stores.openfile import OpenFile, ignore_lease_signals
-from replicator.stores.publish import TempFile
+from replicator.stores.remove import remove
+from replicator.stores.temp import TEMP_DIR, TempFile
 
 __all__ = ["Directory", "Export", "OpenFile", "Skipped", "TempFile", "ignore_lease_signals"]
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
-class Export:
+class Export(ExportRoot):
     """The directory `subdir` of an export `root`; relpaths count from there. The export is its file system's.
 
     Raises, wherever a relpath is given: KeyUnsafe for one that leads elsewhere, LeftOut for what is no plain file by
@@ -31,7 +33,7 @@ class Export:
     """
 
     def __init__(self, root: str, subdir: str = "", *, hard_links: str = "refuse") -> None:
-        self.root = root
+        super().__init__(root)
         self.subdir = subdir
         self._base = split(subdir) if subdir else []
         self._hard_links = hard_links
@@ -64,15 +66,33 @@ class Export:
 
     def open(self, relpath: str) -> OpenFile:
         """Open a plain file for reading. Errors as `stat`, and SourceChanged when nothing is there."""
-        with translating(relpath, "read"), self._parent(relpath) as (directory, name, device):
-            # Looked at before it is opened, because opening a device can act on it; and again after.
-            self._check(relpath, os.stat(name, dir_fd=directory, follow_symlinks=False), device)
-            fd = os.open(name, _READ_FLAGS, dir_fd=directory)
+        file = self.open_if_there(relpath)
+        if file is None:
+            raise SourceChanged(f"{relpath!r} vanished before it could be read. It is looked at again")
+        return file
+
+    def open_if_there(self, relpath: str) -> OpenFile | None:
+        """As `open`; None when nothing is there."""
+        with translating(relpath, "read"):
             try:
-                self._check(relpath, os.fstat(fd), device)
-                return OpenFile(fd, relpath, lambda: self._current(relpath))
+                directory, name, device = self._enter(relpath)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            try:
+                # Looked at before it is opened, because opening a device can act on it; and again after.
+                self._check(relpath, os.stat(name, dir_fd=directory, follow_symlinks=False), device)
+                fd = os.open(name, _READ_FLAGS, dir_fd=directory)
+                try:
+                    self._check(relpath, os.fstat(fd), device)
+                    return OpenFile(fd, relpath, directory=directory, name=name)
+                except BaseException:
+                    os.close(fd)
+                    raise
+            except FileNotFoundError:
+                os.close(directory)
+                return None
             except BaseException:
-                os.close(fd)
+                os.close(directory)
                 raise
 
     def walk(self) -> Iterator[Directory]:
@@ -89,10 +109,6 @@ class Export:
             yield from walk(fd, hard_links=self._hard_links, is_root=not self._base)
         finally:
             os.close(fd)
-
-    def create_temp(self) -> TempFile:
-        """A private file on the export's file system, to be filled, finished and published."""
-        return TempFile(self.root)
 
     def publish(self, temp: TempFile, relpath: str, *, replacing: Fingerprint | None) -> Fingerprint:
         """Move a finished `temp` to `relpath`, durably; parent directories are made. Returns its fingerprint there.
@@ -112,50 +128,42 @@ class Export:
             copy = publish.set_aside(directory=directory, name=name, relpath=relpath, stamp=stamp, limit=limit)
         return relpath.removesuffix(name) + copy
 
-    def clear_temps(self) -> int:
-        """Remove temporary files of processes that are no more; returns how many."""
-        with translating("/".join((self.root, *publish.TEMP_DIR)), "cleared"):
-            return publish.clear_temps(self.root)
+    def remove(self, relpath: str, *, expected: Fingerprint) -> None:
+        """Remove the file, which must still be the version `expected`, closed by every writer; else SourceChanged.
 
-    def free_bytes(self) -> int | None:
-        """Bytes that this user may still write in the export; None when the export is missing."""
-        try:
-            fd = open_directory(self.root, [])
-        except OSError:
-            return None
-        try:
-            room = os.statvfs(fd)
-        finally:
-            os.close(fd)
-        return room.f_bavail * room.f_frsize
+        It is taken out of everybody's sight first and looked at then, so that no newer version can slip in.
+        """
+        with translating(relpath, "removed"), self._parent(relpath) as (directory, name, _):
+            remove(self.root, TEMP_DIR, directory=directory, name=name, relpath=relpath, expected=expected)
 
     @contextmanager
     def _parent(self, relpath: str, *, make_mode: int | None = None) -> Iterator[tuple[int, str, int]]:
+        """As `_enter`; the descriptor is closed at the end."""
+        directory, name, device = self._enter(relpath, make_mode=make_mode)
+        try:
+            yield directory, name, device
+        finally:
+            os.close(directory)
+
+    def _enter(self, relpath: str, *, make_mode: int | None = None) -> tuple[int, str, int]:
         """The directory that holds `relpath` (a descriptor), the name in it, and the device of our directory."""
         *parents, name = split(relpath)
         if (*self._base, *parents, name)[0] == OWN_DIR:
             raise KeyUnsafe(f"{relpath!r} lies in replicator's own directory. Rename it where it comes from")
         base = open_directory(self.root, self._base, make_mode=make_mode)
+        device = os.fstat(base).st_dev
+        if not parents:
+            return base, name, device
         try:
-            device = os.fstat(base).st_dev
             directory = open_directory(".", parents, dir_fd=base, make_mode=make_mode)
         finally:
             os.close(base)
-        try:
-            if os.fstat(directory).st_dev != device:
-                raise LeftOut(f"{relpath!r} {OBSTACLES['other-device']}", rule="other-device")
-            yield directory, name, device
-        finally:
+        if os.fstat(directory).st_dev != device:
             os.close(directory)
+            raise LeftOut(f"{relpath!r} {OBSTACLES['other-device']}", rule="other-device")
+        return directory, name, device
 
     def _check(self, relpath: str, found: os.stat_result, device: int) -> None:
         reason = obstacle(found, device=device, hard_links=self._hard_links)
         if reason:
             raise LeftOut(f"{relpath!r} {OBSTACLES[reason]}", rule=reason)
-
-    def _current(self, relpath: str) -> os.stat_result | None:
-        try:
-            with self._parent(relpath) as (directory, name, _):
-                return look(directory, name)
-        except (FileNotFoundError, NotADirectoryError, Refused):
-            return None

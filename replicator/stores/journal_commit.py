@@ -1,13 +1,12 @@
-"""Commit the writes of many tasks together, on one thread.
+"""Commit the writes of many threads together.
 
 Owns: the only connection that writes. Never: what is written. Whatever queues while one transaction is being
-committed becomes the next one (group commit), and a transaction is recorded whole or not at all.
+committed becomes the next one (group commit), and a transaction is recorded whole or not at all. There is no writing
+thread: the first thread of a batch commits it for all, so that a lone writer pays for no other.
 """
 
-import asyncio
 import sqlite3
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from contextlib import suppress
 
 from replicator.errors import JournalError, JournalFull
@@ -18,76 +17,74 @@ Statement = tuple[str, tuple[int | bytes, ...]]
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 
 
+class _Batch:
+    """What one transaction will hold, and how it went."""
+
+    __slots__ = ("ending", "error", "statements")
+
+    def __init__(self) -> None:
+        self.statements: list[Statement] = []
+        self.error: BaseException | None = None
+        self.ending = threading.Lock()  # Released once it is over. An Event costs half as much again a commit.
+        self.ending.acquire()
+
+
 class Committer:
-    """A queue of statements in front of one connection, for the tasks of one event loop."""
+    """A queue of statements in front of one connection; safe from any thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """Takes over `connection`; it is used and closed on the writing thread only."""
+        """Takes over `connection`, which one thread at a time uses."""
         self._connection = connection
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._queue: list[tuple[Sequence[Statement], asyncio.Future[None]]] = []
-        self._running: asyncio.Future[None] | None = None
+        self._lock = threading.Lock()  # for the two fields below, for an instant
+        self._gathering = _Batch()
         self._is_closed = False
+        self._turn = threading.Lock()  # for the connection, during a transaction
 
-    async def commit(self, *statements: Statement) -> None:
-        """Execute `statements` in one transaction; returns once it is committed.
+    def commit(self, *statements: Statement) -> None:
+        """Execute `statements`, one at least, in one transaction; returns once it is committed.
 
-        Raises JournalFull when nothing could be recorded for want of room, else JournalError. A caller that is
-        cancelled meanwhile does not take its statements back, nor anybody else's.
+        Raises JournalFull when nothing could be recorded for want of room, else JournalError. The error of a
+        transaction reaches everybody who has a statement in it.
         """
-        if self._is_closed:
-            raise JournalError("the journal is closed. Start replicator again")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((statements, done))
-        if self._running is None:
-            self._begin()
-        await done
+        with self._lock:
+            if self._is_closed:
+                raise JournalError("the journal is closed. Start replicator again")
+            batch = self._gathering
+            is_first = not batch.statements
+            batch.statements += statements
+        if is_first:
+            self._lead(batch)
+        else:
+            with batch.ending:
+                pass
+        if batch.error is not None:
+            raise _translated(batch.error) from batch.error
 
-    def commit_now(self, *statements: Statement) -> None:
-        """As `commit`, for callers outside tasks: blocks until it is committed."""
-        self._thread.submit(self._transact, statements).result()
+    def close(self) -> None:
+        """Wait for what is queued, fold the write-ahead log into the database and close it."""
+        with self._lock:
+            self._is_closed = True
+            last = self._gathering
+        if last.statements:
+            with last.ending:
+                pass
+        with self._turn:
+            with suppress(sqlite3.Error):  # The log stays beside the database and is read at the next start.
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.close()
 
-    async def close(self) -> None:
-        """Commit what is queued, fold the write-ahead log into the database and close it."""
-        self._is_closed = True
-        while self._running is not None:
-            await asyncio.wait([self._running])
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        self._thread.shutdown()
-
-    def _begin(self) -> None:
-        batch, self._queue = self._queue, []
-        statements = [statement for one, _ in batch for statement in one]
-        # No task, but a callback: what ends the process' tasks must not lose a commit under way.
-        self._running = asyncio.get_running_loop().run_in_executor(self._thread, self._transact, statements)
-        self._running.add_done_callback(lambda running: self._end(running, [done for _, done in batch]))
-
-    def _end(self, running: "asyncio.Future[None]", waiters: Sequence["asyncio.Future[None]"]) -> None:
-        self._running = None
-        if self._queue:
-            self._begin()
-        error = running.exception()
-        for done in waiters:
-            if done.done():
-                continue
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-    def _transact(self, statements: Sequence[Statement]) -> None:
+    def _lead(self, batch: _Batch) -> None:
         try:
-            self._execute(statements)
-        except sqlite3.Error as exc:
-            # Python's own complaints, of a closed connection say, carry no code.
-            if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _NO_ROOM:
-                raise JournalFull(
-                    f"the journal cannot be written ({exc}). Free space on the device of the state directory; "
-                    "it is tried again"
-                ) from exc
-            raise JournalError(f"the journal cannot be written ({exc}). Check the state directory") from exc
+            with self._turn:
+                with self._lock:
+                    self._gathering = _Batch()
+                self._execute(batch.statements)
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, nobody in the batch may take it for committed
+            batch.error = exc
+        finally:
+            batch.ending.release()
 
-    def _execute(self, statements: Sequence[Statement]) -> None:
+    def _execute(self, statements: list[Statement]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             for sql, values in statements:
@@ -98,7 +95,11 @@ class Committer:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def _close(self) -> None:
-        with suppress(sqlite3.Error):  # The log stays beside the database and is read at the next start.
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._connection.close()
+
+def _translated(exc: BaseException) -> JournalError | JournalFull:
+    # Python's own complaints, of a closed connection say, carry no code.
+    if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _NO_ROOM:
+        return JournalFull(
+            f"the journal cannot be written ({exc}). Free space on the device of the state directory; it is tried again"
+        )
+    return JournalError(f"the journal cannot be written ({exc}). Check the state directory")

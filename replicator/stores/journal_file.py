@@ -1,6 +1,6 @@
 """Own the state directory and open the database in it, or begin a fresh one when it cannot be trusted.
 
-Owns: the lock, file modes, the checks at open, setting a bad database aside. Never: rows.
+Owns: the lock, file modes, the checks and the upgrade at open, setting a bad database aside. Never: rows.
 Source: flock(2) dies with its process, so a stale lock needs no care; SQLite's result codes ("Result and Error Codes").
 """
 
@@ -13,7 +13,10 @@ from importlib import resources
 
 from replicator.errors import ConfigError, JournalError
 
-SCHEMA_VERSION = 1
+_SCRIPTS = ("schema.sql", "schema_2.sql")
+"""The nth makes version n of the schema out of the one before. They never change: at open, texts are compared."""
+
+SCHEMA_VERSION = len(_SCRIPTS)
 BUSY_TIMEOUT_S = 10.0
 """How long to wait for a lock that another program, a backup say, holds on the database."""
 
@@ -80,14 +83,18 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 def _opened(path: str) -> sqlite3.Connection | None:
-    """The database at `path`, its schema made when it is empty; None when it is not to be trusted."""
+    """The database at `path`, brought to our version of the schema; None when it is not to be trusted."""
     connection = connect(path)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        if not _schema(connection):
-            connection.executescript(f"BEGIN IMMEDIATE;\n{_schema_script()}\nCOMMIT;")
-        if _is_sound(connection):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        # A damaged journal is set aside as it was found, so it is looked at before it is upgraded.
+        is_sound = _is_sound(connection, version)
+        if is_sound and version < SCHEMA_VERSION:
+            connection.executescript(f"BEGIN IMMEDIATE;\n{_script(version, SCHEMA_VERSION)}\nCOMMIT;")
+            is_sound = _is_sound(connection, SCHEMA_VERSION)
+        if is_sound:
             return connection
     except UnicodeDecodeError:  # A damaged schema is quoted in SQLite's message, and Python cannot read that.
         pass
@@ -99,13 +106,14 @@ def _opened(path: str) -> sqlite3.Connection | None:
     return None
 
 
-def _is_sound(connection: sqlite3.Connection) -> bool:
-    with closing(sqlite3.connect(":memory:")) as fresh:
-        fresh.executescript(_schema_script())
-        expected = _schema(fresh)
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version != SCHEMA_VERSION or _schema(connection) != expected:
+def _is_sound(connection: sqlite3.Connection, version: int) -> bool:
+    """Whether the database is a whole one of this version; 0 is the empty one."""
+    if not 0 <= version <= SCHEMA_VERSION:
         return False
+    with closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.executescript(_script(0, version))
+        if _schema(connection) != _schema(fresh):
+            return False
     return connection.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
 
 
@@ -113,8 +121,10 @@ def _schema(connection: sqlite3.Connection) -> list[tuple[str, str | None]]:
     return connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
 
 
-def _schema_script() -> str:
-    return resources.files("replicator.stores").joinpath("schema.sql").read_text(encoding="utf-8")
+def _script(after: int, version: int) -> str:
+    """What leads from one version of the schema to another."""
+    room = resources.files("replicator.stores")
+    return "\n".join(room.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS[after:version])
 
 
 def _set_aside(path: str) -> str:

@@ -9,14 +9,14 @@ import errno
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from replicator.errors import SourceChanged
 from replicator.model import Fingerprint
-from replicator.stores.beneath import fingerprint_of, translating
+from replicator.stores.beneath import fingerprint_of, look, translating
 
 
 def ignore_lease_signals() -> None:
@@ -31,11 +31,12 @@ def ignore_lease_signals() -> None:
 class OpenFile:
     """A plain file open for reading; use it as a context manager. Reads have no position, so threads may share it."""
 
-    def __init__(self, fd: int, relpath: str, current: Callable[[], os.stat_result | None]) -> None:
-        """Takes over `fd`; `current` looks up what the name leads to now."""
+    def __init__(self, fd: int, relpath: str, *, directory: int, name: str) -> None:
+        """Takes over `fd` and `directory`, the descriptor of the directory in which it is called `name`."""
         self._fd = fd
-        self._relpath = relpath
-        self._current = current
+        self._directory = directory
+        self._name = name
+        self.relpath = relpath
         self.fingerprint: Fingerprint = fingerprint_of(os.fstat(fd))
         """The version at open: everything read is promised to be of it only while `is_unchanged`."""
 
@@ -45,26 +46,31 @@ class OpenFile:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptors back; leaving the context does it too."""
         os.close(self._fd)
+        os.close(self._directory)
 
     def read(self) -> bytes:
         """The whole content. Raises SourceChanged when the file is no longer as long as its fingerprint."""
         content = self.read_at(0, self.fingerprint.size)
-        with translating(self._relpath, "read"):
+        with translating(self.relpath, "read"):
             is_longer = os.pread(self._fd, 1, self.fingerprint.size) != b""
         if is_longer:
-            raise SourceChanged(f"{self._relpath!r} grew while it was read. It is read again")
+            raise SourceChanged(f"{self.relpath!r} grew while it was read. It is read again")
         return content
 
     def read_at(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` on, fewer only at the end the fingerprint told; SourceChanged when cut short."""
         end = min(offset + size, self.fingerprint.size)
         pieces: list[bytes] = []
-        with translating(self._relpath, "read"):
+        with translating(self.relpath, "read"):
             while offset < end:
                 piece = os.pread(self._fd, end - offset, offset)
                 if not piece:
-                    raise SourceChanged(f"{self._relpath!r} was cut short while it was read. It is read again")
+                    raise SourceChanged(f"{self.relpath!r} was cut short while it was read. It is read again")
                 pieces.append(piece)
                 offset += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -75,23 +81,28 @@ class OpenFile:
             yield self.read_at(offset, block_bytes)
 
     def is_unchanged(self) -> bool:
-        """Whether the name still leads to this very file, in the version of the fingerprint."""
-        with translating(self._relpath, "looked at"):
-            found = self._current()
+        """Whether its name, in the directory it was found in, still leads to this very file in this very version."""
+        with translating(self.relpath, "looked at"):
+            found = look(self._directory, self._name)
         return found is not None and fingerprint_of(found) == self.fingerprint
 
     def has_writer(self) -> bool | None:
-        """Whether anybody has the file open for writing, or mapped so; None where the kernel does not tell.
+        """As the function of this name."""
+        return has_writer(self._fd)
 
-        Also None while SIGIO would still end the process: see `ignore_lease_signals`. The lease is given back
-        at once, so that no writer is kept waiting.
-        """
-        if signal.getsignal(signal.SIGIO) is signal.SIG_DFL:
-            return None
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        except OSError as exc:
-            return True if exc.errno == errno.EAGAIN else None
-        with suppress(OSError):  # Already broken by a writer: nothing is left to give back.
-            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return False
+
+def has_writer(fd: int) -> bool | None:
+    """Whether anybody has the file open for writing, or mapped so; None where the kernel does not tell.
+
+    Also None while SIGIO would still end the process: see `ignore_lease_signals`. The lease is given back
+    at once, so that no writer is kept waiting.
+    """
+    if signal.getsignal(signal.SIGIO) is signal.SIG_DFL:
+        return None
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as exc:
+        return True if exc.errno == errno.EAGAIN else None
+    with suppress(OSError):  # Already broken by a writer: nothing is left to give back.
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

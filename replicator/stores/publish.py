@@ -1,109 +1,31 @@
 """Put a finished file in place so that every reader, also after a power cut, sees the old version or the new one.
 
-Owns: temporary files, the atomic rename and the order of syncs around it, conflict copies. Never: deletes anything
-but our own temporary files, decides whether a replica may be replaced.
+Owns: the atomic rename and the order of syncs around it, conflict copies. Never: deletes anything, decides whether a
+replica may be replaced.
 Source: rename(2) is atomic within one file system; fsync(2): a new name needs its directory synced as well.
 """
 
 import errno
-import fcntl
 import itertools
 import os
-import re
-import secrets
-import stat
-from contextlib import ExitStack, suppress
-from dataclasses import replace
-from types import TracebackType
-from typing import Self
 
 from replicator.errors import LeftOut, Refused, SourceChanged
-from replicator.model import OWN_DIR, Fingerprint
+from replicator.model import Fingerprint
 from replicator.stores.beneath import (
     OBSTACLES,
     fingerprint_of,
     look,
     obstacle,
-    open_directory,
     open_for_listing,
     sync_directory,
-    translating,
 )
+from replicator.stores.temp import TempFile
 
-TEMP_DIR = (OWN_DIR, "tmp")
-"""Where temporary files lie beneath an export's root: on the file system they are renamed in."""
-
-_TEMP_NAME = re.compile(r"[0-9a-f]{32}\.tmp")
-_PRIVATE_DIR = 0o700
-_PRIVATE_FILE = 0o600
-_PUBLISHED_FILE = 0o644
-_INT64_MAX = 2**63 - 1
 _CONFLICT_MARK = ".sync-conflict-"
 _NAME_MAX_BYTES = 255
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 """What link(2) answers where a second name cannot be had, on FAT for example."""
 _COUNTER_MAX_BYTES = 4
-
-
-class TempFile:
-    """A private file beside the export's data. As a context manager it removes itself unless it was published.
-
-    A lock on it, which dies with the process, tells it from the leftovers of a dead one.
-    """
-
-    def __init__(self, root: str) -> None:
-        self._where = "/".join((root, *TEMP_DIR))
-        self._name = f"{secrets.token_hex(16)}.tmp"
-        self._is_published = False
-        with translating(self._where, "written"), ExitStack() as opened:
-            self._directory = open_directory(root, TEMP_DIR, make_mode=_PRIVATE_DIR)
-            opened.callback(os.close, self._directory)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            self._fd = os.open(self._name, flags, _PUBLISHED_FILE, dir_fd=self._directory)
-            opened.callback(os.close, self._fd)
-            # The kernel has just applied the umask, which no thread can read without changing it.
-            self._published_mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
-            os.fchmod(self._fd, _PRIVATE_FILE)
-            with suppress(OSError):  # A file system without locks: leftovers stay until somebody removes them.
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._opened = opened.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._is_published:
-            with suppress(OSError):  # Cleared at the next start, and no reason to hide the error in flight.
-                os.unlink(self._name, dir_fd=self._directory)
-        self._opened.close()
-
-    def write(self, block: bytes | memoryview) -> None:
-        """Append. Raises DiskFull or Refused; the file is then only good for being thrown away."""
-        view = memoryview(block)
-        with translating(self._where, "written"):
-            while view:
-                view = view[os.write(self._fd, view) :]
-
-    def finish(self, mtime_ns: int) -> Fingerprint:
-        """Make the content durable and give it the origin's time, clamped to 1970..2262.
-
-        The fingerprint has ctime_ns 0: the rename to come moves it. A failed sync is never tried again on the
-        same file, because the kernel may by then have dropped the pages it could not write.
-        """
-        mtime_ns = min(max(mtime_ns, 0), _INT64_MAX)
-        with translating(self._where, "written"):
-            os.fchmod(self._fd, self._published_mode)
-            os.utime(self._fd, ns=(mtime_ns, mtime_ns))
-            os.fsync(self._fd)
-            return replace(fingerprint_of(os.fstat(self._fd)), ctime_ns=0)
-
-    def move(self, directory: int, name: str) -> os.stat_result:
-        """Rename to `name` in `directory`. Returns the file's own state after it."""
-        os.rename(self._name, name, src_dir_fd=self._directory, dst_dir_fd=directory)
-        self._is_published = True
-        return os.fstat(self._fd)
 
 
 def place(temp: TempFile, *, directory: int, name: str, relpath: str, replacing: Fingerprint | None) -> Fingerprint:
@@ -185,38 +107,3 @@ def _inodes(directory: int, *, prefix: str) -> dict[int, str]:
             return {entry.inode(): entry.name for entry in entries if entry.name.startswith(prefix)}
     finally:
         os.close(readable)
-
-
-def clear_temps(root: str) -> int:
-    """Remove what processes that are no more left in the temporary directory. Returns how many files."""
-    try:
-        directory = open_directory(root, TEMP_DIR)
-    except FileNotFoundError:
-        return 0
-    try:
-        readable = open_for_listing(directory)
-        try:
-            names = [name for name in os.listdir(readable) if _TEMP_NAME.fullmatch(name)]
-        finally:
-            os.close(readable)
-        return sum(_is_cleared(directory, name) for name in names)
-    finally:
-        os.close(directory)
-
-
-def _is_cleared(directory: int, name: str) -> bool:
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
-    except OSError:
-        return False
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return False
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(name, dir_fd=directory)
-    except OSError:  # Held by a living process, or not removable: the next start looks again.
-        return False
-    else:
-        return True
-    finally:
-        os.close(fd)

@@ -4,13 +4,18 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from replicator.model import Fingerprint, Row
 from replicator.stores.files import Export
+from replicator.stores.journal import Journal
 
 NOBODY = 65534
 
@@ -63,7 +68,7 @@ def run_as_nobody() -> Callable[..., str]:
             "from replicator.errors import *\n"
             "from replicator.stores.files import Export\n"
             "from replicator.stores.journal import Journal\n"
-            "import asyncio, encodings.ascii, resource\n"
+            "import encodings.ascii, resource\n"
             "args = sys.argv[1:]\n"
             f"if os.geteuid() == 0: os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})\n"
         )
@@ -92,3 +97,64 @@ def make_row() -> Callable[..., Row]:
         )
 
     return make
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """An open journal, empty."""
+    journal = Journal.open(str(tmp_path / "state"))
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def in_threads() -> Callable[..., list[Any]]:
+    """Run each call in a thread of its own, all at a time; what they returned or raised, in their order."""
+
+    def run(*calls: Callable[[], Any]) -> list[Any]:
+        with ThreadPoolExecutor(len(calls)) as threads:
+            pending = [threads.submit(call) for call in calls]
+            return [one.exception(timeout=30) or one.result() for one in pending]
+
+    return run
+
+
+class HeldCommit:
+    """The first transaction of a committer waits before its COMMIT until it is let go, so that others queue."""
+
+    def __init__(self, committer: Any) -> None:
+        self._committer = committer
+        self._is_reached, self._may_go = threading.Event(), threading.Event()
+        self.transactions = 0
+        committer._connection.set_trace_callback(self._trace)
+
+    def _trace(self, sql: str) -> None:
+        if sql == "COMMIT":
+            self.transactions += 1
+            self._is_reached.set()
+            self._may_go.wait(30)
+
+    def wait_reached(self) -> None:
+        """Until the first transaction stands before its COMMIT."""
+        assert self._is_reached.wait(30)
+
+    def wait_queued(self, count: int) -> None:
+        """Until that many statements wait for the next transaction."""
+        self.wait_until(lambda: len(self._committer._gathering.statements) >= count)
+
+    def let_go(self) -> None:
+        """Let the first transaction, and all that follow, be committed."""
+        self._may_go.set()
+
+    @staticmethod
+    def wait_until(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+
+@pytest.fixture
+def hold_commit() -> Callable[[Any], HeldCommit]:
+    """Hold the first transaction of a committer, see HeldCommit."""
+    return HeldCommit

@@ -1,6 +1,5 @@
 """Opening the journal: one owner, private files, and a fresh start when the old one cannot be trusted."""
 
-import asyncio
 import os
 import random
 import signal
@@ -13,50 +12,101 @@ from pathlib import Path
 import pytest
 
 from replicator.errors import ConfigError, JournalError
+from replicator.model import Fingerprint, Upload
 from replicator.stores.journal import Journal
+from replicator.stores.journal_file import SCHEMA_VERSION
 
 SETTLE_FOR_EVER = """
-import asyncio, sys
-from replicator.model import Fingerprint, Row
+import sys, threading
+from replicator.model import Fingerprint, Part, Row, Upload
 from replicator.stores.journal import Journal
 
-async def work(journal, target, lane):
+version = Fingerprint(1, 2, 3, 4)
+journal = Journal.open(sys.argv[1])
+target = journal.target("one")
+
+def settle(lane):
     number = 0
     while True:
-        await journal.settle(target, Row(f"{lane}/{number}", Fingerprint(1, 2, 3, 4), "etag", "", True))
-        print(f"{lane}/{number}", flush=True)
+        journal.settle(target, Row(f"{lane}/{number}", version, "etag", "", True))
+        sys.stdout.write(f"{lane}/{number}\\n")
         number += 1
 
-async def main():
-    journal = Journal.open(sys.argv[1])
-    await asyncio.gather(*(work(journal, journal.target("one"), lane) for lane in range(8)))
+def add_parts():
+    number = 0
+    journal.begin_upload(target, Upload("large", "id", version, 8 << 20))
+    while True:
+        number += 1
+        journal.add_part(target, "large", Part(number, "etag", number.to_bytes(16, "big")))
+        sys.stdout.write(f"part {number}\\n")
 
-asyncio.run(main())
+for lane in range(8):
+    threading.Thread(target=settle, args=(lane,)).start()
+threading.Thread(target=add_parts).start()
 """
+
+# Ends the process by force before one statement of an upgrade.
+DIE_IN_THE_UPGRADE = """
+import os, signal, sys
+from replicator.stores import journal_file
+
+def connect(path):
+    connection = connect_for_real(path)
+    connection.set_trace_callback(lambda sql: sys.argv[2] in sql and os.kill(os.getpid(), signal.SIGKILL))
+    return connection
+
+connect_for_real, journal_file.connect = journal_file.connect, connect
+journal_file.open_database(sys.argv[1])
+"""
+
+
+def run(code: str, *args: object) -> subprocess.Popen:
+    """A process of its own that runs `code`."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", code, *map(str, args)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )
 
 
 def filled(state_dir: Path, make_row, count: int = 300) -> None:
     """A journal with rows in it, closed."""
-
-    async def fill() -> None:
-        journal = Journal.open(str(state_dir))
-        target = journal.target("one")
-        await asyncio.gather(*(journal.settle(target, make_row(f"d/{n:04}")) for n in range(count)))
-        await journal.close()
-
-    asyncio.run(fill())
+    journal = Journal.open(str(state_dir))
+    target = journal.target("one")
+    for number in range(count):
+        journal.settle(target, make_row(f"d/{number:04}"))
+    journal.close()
 
 
 def opened(state_dir: Path) -> tuple[str, int]:
     """Where an untrusted journal went, and how many rows there are now. Proves that the journal is usable."""
+    journal = Journal.open(str(state_dir))
+    count = len(list(journal.rows(journal.target("one"))))
+    journal.close()
+    return journal.set_aside, count
 
-    async def look() -> tuple[str, int]:
-        journal = Journal.open(str(state_dir))
-        count = len(list(journal.rows(journal.target("one"))))
-        await journal.close()
-        return journal.set_aside, count
 
-    return asyncio.run(look())
+def first_version(state_dir: Path) -> Path:
+    """A journal as the first version left it: two rows of target one, an intent, and its totals."""
+    state_dir.mkdir(exist_ok=True)
+    path = state_dir / "journal.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.executescript((Path(__file__).parent / "schema_v1.sql").read_text(encoding="utf-8"))
+    connection.execute("INSERT INTO targets (identity) VALUES (?)", (b"one",))
+    for relpath in (b"a", b"b\xff"):
+        connection.execute("INSERT INTO rows VALUES (1, ?, 10, 20, 30, -1, ?, ?, 1)", (relpath, b"etag", b"md5:0"))
+    connection.execute("INSERT INTO intents VALUES (1, ?, 1, 2, 3, 4, ?, ?, 0)", (b"c", b"etag", b""))
+    connection.close()
+    return path
+
+
+def version_of(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.close()
+    return version
 
 
 def test_state_directory_and_its_files_are_private(tmp_path):
@@ -72,7 +122,7 @@ def test_state_directory_and_its_files_are_private(tmp_path):
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()} == {0o600}
     assert {path.name for path in state.iterdir()} >= {"lock", "journal.db", "journal.db-wal"}
-    asyncio.run(journal.close())
+    journal.close()
 
 
 def test_rows_survive_a_restart(tmp_path, make_row):
@@ -88,7 +138,7 @@ def test_second_owner_is_refused_by_name(tmp_path):
     with pytest.raises(JournalError, match=f"{tmp_path} is in use by process {os.getpid()}.*REPLICATOR_STATE_DIR"):
         Journal.open(str(tmp_path))
     journal.target("one")
-    asyncio.run(journal.close())
+    journal.close()
 
     assert opened(tmp_path)[0] == ""
 
@@ -144,7 +194,20 @@ def _foreign(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+
+
+def _said_to_be_older(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def _older_and_damaged(path: Path) -> None:
+    path.unlink()
+    connection = sqlite3.connect(first_version(path.parent), isolation_level=None)
+    connection.execute("DROP TABLE intents")
     connection.close()
 
 
@@ -171,10 +234,24 @@ def _flip_pages(path: Path) -> None:
         lambda path: path.write_bytes(b"\xff" * 40 + path.read_bytes()[40:]),
         _flip_pages,
         _newer,
+        _said_to_be_older,
+        _older_and_damaged,
         _foreign,
         _other_columns,
     ],
-    ids=["zeros", "text", "half", "50 bytes", "header", "pages", "newer", "foreign", "columns"],
+    ids=[
+        "zeros",
+        "text",
+        "half",
+        "50 bytes",
+        "header",
+        "pages",
+        "newer",
+        "older",
+        "damaged older",
+        "foreign",
+        "columns",
+    ],
 )
 def test_untrusted_journal_is_set_aside_and_a_fresh_one_begins(tmp_path, make_row, damage):
     """A damaged, foreign or newer journal is kept under another name; the new one is empty and works."""
@@ -214,30 +291,79 @@ def test_random_damage_never_breaks_the_start(tmp_path, make_row, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 400])
-def test_confirmed_rows_survive_kill_minus_nine(tmp_path, after):
-    """Every row whose settle had returned is there after SIGKILL in the middle of commits; the lock is free."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SETTLE_FOR_EVER, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-    ) as writer:
-        assert writer.stdout is not None
+def test_what_was_confirmed_survives_kill_minus_nine(tmp_path, after):
+    """Rows and parts whose write had returned are there after SIGKILL in the middle of commits; the lock is free."""
+    with run(SETTLE_FOR_EVER, tmp_path) as writer:
         confirmed = [writer.stdout.readline().strip() for _ in range(after)]
         writer.send_signal(signal.SIGKILL)
         confirmed += [line.strip() for line in writer.stdout if line.endswith("\n")]
 
-    async def check() -> None:
-        journal = Journal.open(str(tmp_path))
-        target = journal.target("one")
-        rows = {row.relpath for row in journal.rows(target)}
+    journal = Journal.open(str(tmp_path))
+    target = journal.target("one")
+    rows = {row.relpath for row in journal.rows(target)}
+    upload = journal.upload(target, "large")
+    parts = upload.parts if upload else ()
 
-        assert journal.set_aside == ""
-        assert set(confirmed) <= rows
-        assert journal.totals(target) == (len(rows), len(rows))
-        await journal.close()
+    assert journal.set_aside == ""
+    assert set(confirmed) <= rows | {f"part {part.number}" for part in parts}
+    assert journal.totals(target) == (len(rows), len(rows))
+    assert all(part.md5 == part.number.to_bytes(16, "big") for part in parts)
+    journal.close()
 
-    asyncio.run(check())
+
+def test_journal_of_the_first_version_is_upgraded_in_place(tmp_path):
+    """Its rows, intents and totals stay, what is new works, and it is then like one that was made today."""
+    path = first_version(tmp_path / "old")
+    Journal.open(str(tmp_path / "new")).close()
+    journal = Journal.open(str(tmp_path / "old"))
+    target = journal.target("one")
+    fingerprint = Fingerprint(10, 20, 30, 2**64 - 1)
+
+    assert (journal.set_aside, target) == ("", 1)
+    assert [(row.relpath, row.fingerprint) for row in journal.rows(target)] == [
+        ("a", fingerprint),
+        (os.fsdecode(b"b\xff"), fingerprint),
+    ]
+    assert [row.relpath for row in journal.intents(target)] == ["c"]
+    assert journal.totals(target) == (2, 20)
+    journal.begin_upload(target, Upload("a", "id", fingerprint, 8 << 20))
+    journal.add_usage(1, sent=1, received=2)
+    journal.close()
+    schemas = []
+    for made in (path, tmp_path / "new" / "journal.db"):
+        connection = sqlite3.connect(made)
+        schemas.append(connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall())
+        connection.close()
+    assert schemas[0] == schemas[1]
+    assert version_of(path) == SCHEMA_VERSION
+    assert opened(tmp_path / "old") == ("", 2)
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE uploads", "CREATE TABLE usage", "PRAGMA user_version = 2", "COMMIT"]
+)
+def test_crash_in_the_upgrade_leaves_the_first_version(tmp_path, statement):
+    """Killed before any statement of the upgrade, the journal is as it was, and the next start upgrades it."""
+    path = first_version(tmp_path)
+    with run(DIE_IN_THE_UPGRADE, tmp_path, statement) as process:
+        assert process.wait(30) == -signal.SIGKILL
+
+    assert version_of(path) == 1
+    assert opened(tmp_path) == ("", 2)
+    assert version_of(path) == SCHEMA_VERSION
+
+
+def test_no_room_for_the_upgrade_sets_nothing_aside(small_disk):
+    """A journal that cannot be upgraded for want of room is whole, and upgraded once there is some."""
+    path = first_version(small_disk / "state")
+    free = os.statvfs(small_disk)
+    (small_disk / "filler").write_bytes(b"x" * (free.f_bavail * free.f_bsize - (40 << 10)))
+    with pytest.raises(ConfigError, match="state_dir"):
+        Journal.open(str(small_disk / "state"))
+    (small_disk / "filler").unlink()
+
+    assert opened(small_disk / "state") == ("", 2)
+    assert version_of(path) == SCHEMA_VERSION
 
 
 def test_missing_log_costs_only_the_last_rows(tmp_path):
@@ -245,7 +371,7 @@ def test_missing_log_costs_only_the_last_rows(tmp_path):
     journal = Journal.open(str(tmp_path / "state"))
     journal.target("one")
     copied = (tmp_path / "state" / "journal.db").read_bytes()
-    asyncio.run(journal.close())
+    journal.close()
     (tmp_path / "state" / "journal.db").write_bytes(copied)
 
     assert opened(tmp_path / "state") == ("", 0)
