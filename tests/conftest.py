@@ -13,9 +13,11 @@ import ssl
 import struct
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,7 @@ from pydantic import SecretStr
 from replicator.model import Storage
 
 if TYPE_CHECKING:  # half a second that rooms without S3 need not pay
+    from replicator.stores.objects import ObjectStore
     from replicator.stores.s3 import S3fsStore
 
 _MOTO = """
@@ -153,13 +156,13 @@ def storage(s3_server, bucket) -> Storage:
 
 
 @pytest.fixture
-async def s3(storage) -> AsyncIterator["S3fsStore"]:
+def s3(storage) -> Iterator["S3fsStore"]:
     """Our store, opened on the test's bucket."""
     from replicator.stores.s3 import S3fsStore
 
     store = S3fsStore(storage, connections=16, connect_timeout_s=5, read_timeout_s=30)
     yield store
-    await store.close()
+    store.close()
 
 
 @dataclass(frozen=True)
@@ -187,33 +190,52 @@ class Request:
 
 
 class StubS3:
-    """An HTTP/1.1 server that answers what the test says and remembers what it was asked.
+    """An HTTP/1.1 server, on a thread of its own, that answers what the test says and remembers what it was asked.
 
     `replies` are used up in order, then `default` answers; a callable takes the Request and returns the Reply.
     """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
+        self.answered: list[Request] = []
+        """Those that got the whole of their answer."""
         self.replies: deque[Reply | Callable[[Request], Reply]] = deque()
         self.default: Reply | Callable[[Request], Reply] = Reply()
         self.connections = 0
+        self.is_deaf = False
+        """Takes no body: whoever sends a large one is stuck."""
+        self.pause_s = 0.0
+        """Before each MiB of a body that it takes."""
         self._tasks: set[asyncio.Task] = set()
         self._scheme = "http"
+        self._stop = asyncio.Event()
+        self._started = threading.Event()
 
-    async def start(self, tls: ssl.SSLContext | None = None) -> "StubS3":
+    def start(self, tls: ssl.SSLContext | None = None) -> "StubS3":
         self._scheme = "https" if tls else "http"
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(tls)), name="stub")
+        self._thread.start()
+        assert self._started.wait(10)
         return self
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _run(self, tls: ssl.SSLContext | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls, backlog=1024)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        self._started.set()
+        await self._stop.wait()
         self._server.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    @property
-    def port(self) -> int:
-        return int(self._server.sockets[0].getsockname()[1])
+    def wait_until_idle(self) -> None:
+        """Until every connection is closed."""
+        wait_until(lambda: not self._tasks)
 
     @property
     def endpoint(self) -> str:
@@ -236,12 +258,14 @@ class StubS3:
         assert task
         self._tasks.add(task)
         try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await self._answer(reader, writer):
                     pass
         finally:
-            self._tasks.discard(task)
             writer.close()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
+            self._tasks.discard(task)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -250,8 +274,13 @@ class StubS3:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         if "expect" in headers:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
-        request = Request(method, target, headers, body, head)
+        if self.is_deaf:
+            await asyncio.sleep(60)
+        body = bytearray()
+        while missing := int(headers.get("content-length", "0")) - len(body):
+            await asyncio.sleep(self.pause_s)
+            body += await reader.readexactly(min(missing, 2**20))
+        request = Request(method, target, headers, bytes(body), head)
         self.requests.append(request)
         script = self.replies.popleft() if self.replies else self.default
         reply = script(request) if callable(script) else script
@@ -263,28 +292,37 @@ class StubS3:
         fields = {"Content-Length": str(len(reply.body))} | reply.headers
         answer = [f"HTTP/1.1 {reply.status} Stub", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
         content = b"" if method == "HEAD" else reply.body[: reply.cut_at]
+        self.answered.append(request)  # before the client can know it
         writer.write("\r\n".join(answer).encode("latin-1") + content)
         await writer.drain()
         return reply.cut_at is None
 
 
+def wait_until(condition: Callable[[], object], *, within_s: float = 5) -> None:
+    """Until `condition` holds; fails when it does not within that time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
 @pytest.fixture
-async def start_stub() -> AsyncIterator[Callable[..., Awaitable[StubS3]]]:
-    """Starts stubs, as many as a test wants: `await start_stub(tls=context)`."""
+def start_stub() -> Iterator[Callable[..., StubS3]]:
+    """Starts stubs, as many as a test wants: `start_stub(tls=context)`."""
     stubs: list[StubS3] = []
 
-    async def start(tls: ssl.SSLContext | None = None) -> StubS3:
-        stubs.append(await StubS3().start(tls))
+    def start(tls: ssl.SSLContext | None = None) -> StubS3:
+        stubs.append(StubS3().start(tls))
         return stubs[-1]
 
     yield start
     for stub in stubs:
-        await stub.stop()
+        stub.stop()
 
 
 @pytest.fixture
-async def stub_s3(start_stub):
-    return await start_stub()
+def stub_s3(start_stub):
+    return start_stub()
 
 
 @pytest.fixture
@@ -293,18 +331,40 @@ def reply() -> type[Reply]:
     return Reply
 
 
+ENGINES = ("s3fs", "obstore")
+
+
 @pytest.fixture
-async def open_store() -> AsyncIterator[Callable[..., "S3fsStore"]]:
+def open_store() -> Iterator[Callable[..., "ObjectStore"]]:
     """Opens stores on any storage and closes them all: `open_store(stub_s3.storage(), read_timeout_s=0.3)`."""
-    from replicator.stores.s3 import S3fsStore
+    stores: list[ObjectStore] = []
 
-    stores: list[S3fsStore] = []
-
-    def open_one(storage: Storage, **settings) -> "S3fsStore":
-        settings = {"connections": 8, "connect_timeout_s": 2, "read_timeout_s": 5} | settings
-        stores.append(S3fsStore(storage, **settings))
+    def open_one(storage: Storage, engine: str = "s3fs", **settings) -> "ObjectStore":
+        settings = {"connections": 8, "connect_timeout_s": 5, "read_timeout_s": 5} | settings
+        stores.append(_new_store(engine, storage, settings))
         return stores[-1]
 
     yield open_one
     for store in stores:
-        await store.close()
+        store.close()
+
+
+def _new_store(engine: str, storage: Storage, settings: dict) -> "ObjectStore":
+    if engine == "s3fs":
+        from replicator.stores.s3 import S3fsStore
+
+        return S3fsStore(storage, **settings)
+    from replicator.stores.s3_fast import FastStore
+
+    return FastStore(storage, **{"min_rate_bytes_s": 4096, "part_size_bytes": 5 * 2**20} | settings)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def open_any(open_store, engine) -> Callable[..., "ObjectStore"]:
+    """`open_store` with every engine in turn."""
+    return lambda storage, **settings: open_store(storage, engine, **settings)

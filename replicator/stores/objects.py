@@ -1,71 +1,95 @@
 """The ObjectStore protocol: what the product needs of S3, and no more.
 
-Keys are raw strings: no cleaning, no escaping, `a//b` and `a/./b` are themselves. Each method makes one attempt;
-retries belong to `transfer.retry`. Every implementation passes `tests/conformance`.
-Errors: only those of `replicator.errors` (ObjectMissing, BucketMissing, AccessDenied, Throttled, Unavailable,
-RemoteChanged, IntegrityFailed, KeyUnsafe, Refused).
+Keys are raw strings: no cleaning, no escaping, `a//b` and `a/./b` are themselves. Calls block and are safe from any
+thread. Each makes one attempt, bounded in time; retries belong to `transfer.retry`. Every implementation passes
+`tests/conformance`. Errors: only those of `replicator.errors` (ObjectMissing, BucketMissing, AccessDenied, Throttled,
+Unavailable, RemoteChanged, IntegrityFailed, KeyUnsafe, Refused).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from replicator.model import RemoteObject
 
 
-class ObjectStore(Protocol):
-    """One bucket at one endpoint. Safe for many tasks of one event loop at a time."""
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An object's bytes on their way. Closing `blocks` (a generator) early gives the connection up."""
 
-    async def head(self, key: str) -> RemoteObject:
+    metadata: Mapping[str, str]
+    """The object's own metadata, names in lower case."""
+    blocks: Generator[bytes]
+    """Raises Unavailable when the body ends early."""
+
+
+class ObjectStore(Protocol):
+    """One bucket at one endpoint."""
+
+    streams: bool
+    """Whether `put_parts` costs far less than the same parts by `put_part`."""
+
+    def head(self, key: str) -> RemoteObject:
         """The object with its metadata (lower-case names). Raises ObjectMissing."""
         ...
 
-    def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+    def list(self, prefix: str) -> Iterator[Sequence[RemoteObject]]:
         """Pages of every object whose key starts with `prefix`, in byte order of the whole key."""
         ...
 
-    async def put(self, key: str, body: bytes, *, md5: bytes, metadata: Mapping[str, str]) -> str:
-        """Store `body` whole or not at all, overwriting. `md5` is its digest, sent for the store to check.
+    def put(self, key: str, body: bytes, *, md5: bytes, metadata: Mapping[str, str]) -> str:
+        """Store `body` whole or not at all, overwriting. `md5` is its digest, for stores that check it.
 
         Returns the new object's ETag. Idempotent. Raises IntegrityFailed when the store got other bytes.
         """
         ...
 
-    def get(self, key: str, *, etag: str, offset: int = 0) -> AsyncIterator[bytes]:
-        """The bytes from `offset` on, of exactly the version `etag`.
+    def put_parts(self, key: str, parts: Iterator[bytes], *, part_size: int, metadata: Mapping[str, str]) -> str:
+        """Store the joined parts as one multipart object, whole or not at all; its ETag.
 
-        Raises RemoteChanged when the object has another version, ObjectMissing when there is none,
-        Unavailable when the body ends early.
+        Each part has `part_size` bytes (5 MiB at least) but the last. What the iterator raises is raised here, and
+        then nothing becomes visible and the parts are thrown away. At most two parts are held at a time.
         """
         ...
 
-    async def delete(self, key: str) -> None:
+    def get(self, key: str, *, etag: str, offset: int = 0, size: int | None = None) -> Download:
+        """`size` bytes from `offset` on (all that follow when None), of exactly the version `etag`.
+
+        Raises RemoteChanged when the object has another version or ends before `offset`, ObjectMissing when there
+        is none. No range beyond the object's end is asked for.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
         """Remove the object; absent is fine (S3 answers 204)."""
         ...
 
-    async def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
+    def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
         """Begin a multipart upload; nothing is visible until `complete_upload`. Returns the upload id."""
         ...
 
-    async def put_part(self, key: str, upload_id: str, number: int, body: bytes, *, md5: bytes) -> str:
-        """Store part `number` (from 1; 5 MiB at least but for the last). Returns its ETag. Idempotent."""
+    def put_part(self, key: str, upload_id: str, number: int, body: bytes, *, md5: bytes) -> str:
+        """Store part `number` (from 1; 5 MiB at least but for the last). Returns its ETag. Idempotent.
+
+        Raises ObjectMissing when the store does not know the upload.
+        """
         ...
 
-    async def complete_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> str:
-        """Publish parts 1..n, whose ETags these are, as one object. Returns its ETag."""
+    def complete_upload(self, key: str, upload_id: str, etags: Sequence[str]) -> str:
+        """Publish parts 1..n, whose ETags these are, as one object. Returns its ETag.
+
+        Raises ObjectMissing when the upload is unknown, which it also is once it was completed.
+        """
         ...
 
-    async def abort_upload(self, key: str, upload_id: str) -> None:
+    def abort_upload(self, key: str, upload_id: str) -> None:
         """Throw the parts away; an unknown upload is fine."""
         ...
 
-    async def list_uploads(self, prefix: str) -> Sequence[tuple[str, str]]:
+    def list_uploads(self, prefix: str) -> Sequence[tuple[str, str]]:
         """(key, upload id) of every unfinished multipart upload under `prefix`."""
         ...
 
-    async def probe(self) -> None:
-        """Prove endpoint, bucket and credentials with one cheap request, or raise what is wrong."""
-        ...
-
-    async def close(self) -> None:
-        """Release connections; the store is not used afterwards."""
+    def close(self) -> None:
+        """Release connections; the store is not used afterwards. Calls still under way may fail."""
         ...

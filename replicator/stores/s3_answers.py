@@ -6,19 +6,18 @@ Source: S3 API, ListObjectsV2 (UTF-8 binary order, EncodingType=url), GetObject 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_plus
 
 from replicator.model import RemoteObject
-from replicator.stores.s3_errors import AnswerUnusable
+from replicator.stores.s3_table import AnswerUnusable
 
 Answer = Mapping[str, Any]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +38,13 @@ class Uploads:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """An object's bytes on their way: `skip` precede the offset asked for, `length` will come in all."""
+    """An object's bytes on their way: `skip` precede the offset asked for, then come the `take` that are wanted."""
 
     stream: Any
     etag: str
+    metadata: dict[str, str]
     skip: int
-    length: int
+    take: int
 
 
 def etag_of(answer: Answer) -> str:
@@ -108,28 +108,37 @@ def uploads_of(answer: Answer, *, prefix: str) -> Uploads:
     return Uploads(uploads, markers)
 
 
-def body_of(answer: Answer, *, offset: int) -> Body:
-    """The body of an object from `offset` to its very end; a store may ignore the range and send all of it."""
+def body_of(answer: Answer, *, offset: int, size: int | None) -> Body:
+    """The body of an object's range; a store may ignore what was asked for and send all of it."""
     try:
-        first, length = _span(answer, offset)
-        return Body(answer["Body"], etag_of(answer), skip=offset - first, length=length)
+        first, length, total = _span(answer)
+        take = total - offset if size is None else size
+        if first > offset or offset + take > first + length:
+            raise AnswerUnusable("the answer is not the range that was asked for")
+        return Body(answer["Body"], etag_of(answer), dict(answer.get("Metadata", {})), offset - first, take)
     except BaseException:
         answer["Body"].close()
         raise
 
 
-def _span(answer: Answer, offset: int) -> tuple[int, int]:
-    """(first byte, bytes that follow) of an answer that has all from `offset` to the object's end."""
+def _span(answer: Answer) -> tuple[int, int, int]:
+    """(first byte, bytes that follow, bytes of the object) of an answer with an object's bytes."""
     length: int = answer["ContentLength"]
     text = answer.get("ContentRange")
     if text is None:
-        return 0, length
+        return 0, length, length
     if not (span := _CONTENT_RANGE.fullmatch(text)):
         raise AnswerUnusable("the answer has no readable Content-Range")
-    first, total = map(int, span.groups())
-    if first > offset or length != total - first:
-        raise AnswerUnusable("the answer is not the range that was asked for")
-    return first, length
+    first, last, total = map(int, span.groups())
+    if length != last - first + 1 or last >= total:
+        raise AnswerUnusable("the answer is not the range that it says it is")
+    return first, length, total
+
+
+def primed(blocks: Generator[bytes]) -> Generator[bytes]:
+    """`blocks` past its first, empty one: a generator that was never started would not clean up when it is closed."""
+    next(blocks)
+    return blocks
 
 
 def _is_truncated(answer: Answer) -> bool:
@@ -149,4 +158,5 @@ def _order(key: str) -> bytes:
 
 
 def _ns(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    # The microseconds of a time before 2242 fit into a float.
+    return round(moment.timestamp() * 1e6) * 1000

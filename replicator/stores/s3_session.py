@@ -1,14 +1,13 @@
 """How requests leave the device: one s3fs file system, one attempt, one host, our own trust.
 
-Owns: signing and HTTP settings, TLS trust, the ban on redirects, the cap on answers held in memory.
+Owns: signing and HTTP settings, the ban on redirects, the cap on answers held in memory.
 Never: the process's AWS settings (profiles, configuration files, metadata services, other endpoints, CA bundles).
-Only HTTPS_PROXY, HTTP_PROXY and NO_PROXY are taken from the environment, since gateways need them.
 Knobs that reach into library internals cost speed when the library moves on, never requests.
 """
 
 import contextlib
 import functools
-import importlib.metadata
+import socket
 import ssl
 from datetime import UTC, datetime
 from typing import Any
@@ -21,11 +20,9 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 
 from replicator.model import Storage
-from replicator.stores.s3_errors import AnswerUnusable
 from replicator.stores.s3_listing import read_listing
-
-ANSWER_LIMIT_BYTES = 4 * 2**20
-"""Above the longest honest answer: a page of 1,000 keys of 1,024 bytes, each byte percent-encoded."""
+from replicator.stores.s3_network import ANSWER_LIMIT_BYTES, DEFAULT_REGION, trust, user_agent
+from replicator.stores.s3_table import AnswerUnusable
 
 
 def file_system(
@@ -40,8 +37,9 @@ def file_system(
         endpoint_url=storage.endpoint,
         key=storage.access_key_id.get_secret_value(),
         secret=storage.secret_access_key.get_secret_value(),
+        token=storage.session_token.get_secret_value() or None,
         # verify=True keeps AWS_CA_BUNDLE and REQUESTS_CA_BUNDLE out; the trust itself is the session's.
-        client_kwargs={"region_name": storage.region or "us-east-1", "verify": True},
+        client_kwargs={"region_name": storage.region or DEFAULT_REGION, "verify": True},
         config_kwargs={
             "http_session_cls": type("Session", (DirectSession,), {"ca_pem": storage.ca_pem}),
             "s3": {"addressing_style": "path"},
@@ -50,15 +48,27 @@ def file_system(
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
             "parameter_validation": False,
-            "user_agent": f"replicator/{_version()}",
+            "user_agent": user_agent(),
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "max_pool_connections": connections,
             "connect_timeout": connect_timeout_s,
             "read_timeout": read_timeout_s,
+            "connector_args": {"socket_factory": functools.partial(_impatient_socket, read_timeout_s)},
         },
     )
     fs.retries = 1
     return fs
+
+
+def _impatient_socket(silence_s: float, address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that also gives up when the other side takes nothing: read timeouts do not see a stalled upload.
+
+    Source: tcp(7), TCP_USER_TIMEOUT: sent data without acknowledgement, or data that a zero window holds back.
+    """
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence_s * 1000))
+    return made
 
 
 class DirectSession(AIOHTTPSession):  # type: ignore[misc]  # the library ships no types
@@ -109,20 +119,6 @@ async def _read_answer(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def trust(ca_pem: str) -> ssl.SSLContext:
-    """The system's authorities and those of `ca_pem`, names checked, TLS 1.2 or newer.
-
-    Any certificate of `ca_pem` is an anchor, an intermediate or the endpoint's own too: claims hand out all three.
-    """
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # The same on every Python: 3.13 turns both flags on by itself, and strict refuses many private authorities.
-    context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
-    if ca_pem:
-        context.load_verify_locations(cadata=ca_pem)
-    return context
-
-
 @functools.cache
 def _session() -> AioSession:
     """A session that knows the libraries' defaults and nothing of the process, its user or any credentials.
@@ -168,10 +164,3 @@ def _parse_time(text: str) -> datetime:
     except ValueError:
         moment = botocore.utils.parse_timestamp(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("replicator")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"

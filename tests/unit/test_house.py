@@ -30,6 +30,7 @@ DOORS = {
     "botocore": ("replicator.stores.s3*",),
     "fsspec": ("replicator.stores.s3*",),
     "localbucket": ("replicator.demo*",),
+    "obstore": ("replicator.stores.s3_fast*",),
     "prometheus_client": ("replicator.observe.*",),
     "s3fs": ("replicator.stores.s3*",),
     "sqlite3": ("replicator.stores.journal*",),

@@ -1,0 +1,53 @@
+"""Which library speaks to the bucket. None is imported before it is chosen: s3fs alone takes 40 MB."""
+
+import importlib.util
+from typing import Literal
+
+from replicator.errors import ConfigError
+from replicator.model import Storage
+from replicator.stores.objects import ObjectStore
+from replicator.stores.s3_table import OnRequest, ignore
+
+Engine = Literal["auto", "s3fs", "obstore"]
+
+
+def open_store(
+    engine: Engine,
+    storage: Storage,
+    *,
+    connections: int,
+    connect_timeout_s: float,
+    read_timeout_s: float,
+    min_rate_bytes_s: float,
+    part_size_bytes: int,
+    on_request: OnRequest = ignore,
+) -> ObjectStore:
+    """A store on `storage`; it connects at its first request. auto is obstore where it is installed, else s3fs.
+
+    Raises ConfigError when obstore was asked for and is not installed.
+    """
+    has_obstore = engine != "s3fs" and importlib.util.find_spec("obstore") is not None
+    if engine == "obstore" and not has_obstore:
+        fix = "Install it (pip install replicator[fast]), or choose auto or s3fs"
+        raise ConfigError(where="REPLICATOR_S3_ENGINE", problem="obstore is not installed", fix=fix)
+    if has_obstore:
+        from replicator.stores.s3_fast import FastStore  # noqa: PLC0415  # only where it is chosen
+
+        return FastStore(
+            storage,
+            connections=connections,
+            connect_timeout_s=connect_timeout_s,
+            read_timeout_s=read_timeout_s,
+            min_rate_bytes_s=min_rate_bytes_s,
+            part_size_bytes=part_size_bytes,
+            on_request=on_request,
+        )
+    from replicator.stores.s3 import S3fsStore  # noqa: PLC0415  # the same
+
+    return S3fsStore(
+        storage,
+        connections=connections,
+        connect_timeout_s=connect_timeout_s,
+        read_timeout_s=read_timeout_s,
+        on_request=on_request,
+    )

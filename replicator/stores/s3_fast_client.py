@@ -1,0 +1,128 @@
+"""How requests leave the device through obstore: one attempt, one host, our own trust, deadlines by size of body.
+
+Owns: the clients. Never: the process's AWS settings, which obstore would read; a second host, to which it would
+follow redirects with the session token. Proxies are not for these clients: without a direct way there are none.
+"""
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from replicator.model import Storage
+from replicator.stores.s3_network import DEFAULT_REGION, is_proxied, user_agent
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config
+
+NOWHERE = "127.0.0.1:0"
+"""The proxy of all hosts but the endpoint's. Port 0 takes no connection, so a redirect to another host ends here."""
+
+_SMALL_BYTES = 256 * 2**10
+_SMALL_S = 60.0
+_EVER_S = 365 * 86400.0
+"""obstore's own default cuts a request after 30 s."""
+
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+
+_ENVIRONMENT = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Connection pools, which differ in how long a request may take."""
+
+    small: S3Store
+    """Bodies up to `small_bytes`, and answers without one."""
+    large: S3Store
+    """Longer bodies to be sent."""
+    stream: S3Store
+    """Bodies to be received; they take as long as their reader does."""
+    small_bytes: int
+
+
+def clients(
+    storage: Storage,
+    *,
+    connections: int,
+    connect_timeout_s: float,
+    read_timeout_s: float,
+    min_rate_bytes_s: float,
+    part_size_bytes: int,
+) -> Clients | None:
+    """None where obstore cannot do it: behind a proxy, with a certificate or a bucket's name that it does not check.
+
+    Its read timeout begins with the request and so includes the sending: what is small enough to be sent within
+    half of it has just that, larger bodies get the time that they need at `min_rate_bytes_s` on top.
+    """
+    if is_proxied(storage.endpoint) or not _BUCKET.fullmatch(storage.bucket):
+        return None
+
+    def client(*, silence_s: float, whole_s: float) -> S3Store:
+        return _client(
+            storage, connections=connections, connect_s=connect_timeout_s, silence_s=silence_s, whole_s=whole_s
+        )
+
+    sending_s = part_size_bytes / min_rate_bytes_s if min_rate_bytes_s else _EVER_S
+    small = min(_SMALL_BYTES, int(min_rate_bytes_s * read_timeout_s / 2)) if min_rate_bytes_s else _SMALL_BYTES
+    try:
+        return Clients(
+            small=client(silence_s=read_timeout_s, whole_s=max(_SMALL_S, 2 * read_timeout_s)),
+            large=client(silence_s=read_timeout_s + sending_s, whole_s=_SMALL_S + read_timeout_s + sending_s),
+            stream=client(silence_s=read_timeout_s, whole_s=_EVER_S),
+            small_bytes=small,
+        )
+    except (BaseError, ValueError):
+        return None
+
+
+def _client(storage: Storage, *, connections: int, connect_s: float, silence_s: float, whole_s: float) -> S3Store:
+    url = urlsplit(storage.endpoint)
+    config: S3Config = {
+        "endpoint": storage.endpoint,
+        "region": storage.region or DEFAULT_REGION,
+        "access_key_id": storage.access_key_id.get_secret_value(),
+        "secret_access_key": storage.secret_access_key.get_secret_value(),
+        "virtual_hosted_style_request": False,
+    }
+    options: ClientConfig = {
+        "allow_http": url.scheme == "http",
+        "connect_timeout": timedelta(seconds=connect_s),
+        "read_timeout": timedelta(seconds=silence_s),
+        "timeout": timedelta(seconds=whole_s),
+        "pool_max_idle_per_host": str(connections),
+        "user_agent": user_agent(),
+        "proxy_url": f"http://{NOWHERE}",
+        "proxy_excludes": (url.hostname or "").rstrip("."),
+    }
+    if token := storage.session_token.get_secret_value():
+        config["session_token"] = token
+    if storage.ca_pem:
+        options["root_certificate"] = storage.ca_pem
+    with _own_settings_only():
+        return S3Store(storage.bucket, config=config, client_options=options, retry_config={"max_retries": 0})
+
+
+@contextlib.contextmanager
+def _own_settings_only() -> Iterator[None]:
+    """Hide AWS_* from obstore, which takes from the environment what it is not told, and some cannot be unset.
+
+    Only the C library's view changes, for the microseconds that it takes to build a client: `os.environ` stays.
+    """
+    names = [name for name in os.environ if name.startswith("AWS_")]
+    with _ENVIRONMENT:
+        for name in names:
+            os.unsetenv(name)
+        try:
+            yield
+        finally:
+            for name in names:
+                os.putenv(name, os.environ[name])

@@ -1,0 +1,32 @@
+"""Our signature is the one that botocore makes, byte for byte."""
+
+import datetime as dt
+
+import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from pydantic import SecretStr
+
+from replicator.model import Storage
+from replicator.stores.s3_signature import encoded, signed_get
+
+NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize("token", ["", "TOKEN//+="])
+@pytest.mark.parametrize("endpoint", ["https://s3.example.com", "http://127.0.0.1:9000", "http://[::1]:9000"])
+@pytest.mark.parametrize("prefix", ["", "a/b/", "a b+c/%20/é~*'()&=?#/"])
+def test_signature_is_that_of_botocore(monkeypatch, endpoint, token, prefix):
+    """Host, query and token are signed as S3 reads them."""
+    storage = Storage(endpoint, "b.ucket", "eu-west-1", SecretStr("AKID"), SecretStr("SECRET/+"), SecretStr(token))
+    query = encoded({"list-type": "2", "prefix": prefix, "continuation-token": "1/+=", "max-keys": "1000"})
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_: NOW.replace(tzinfo=None))
+    theirs = AWSRequest("GET", f"{endpoint}/b.ucket?{query}")
+    S3SigV4Auth(Credentials("AKID", "SECRET/+", token or None), "s3", "eu-west-1").add_auth(theirs)
+
+    ours = signed_get(storage, path="/b.ucket", query=query, now=NOW)
+
+    assert ours["authorization"] == theirs.headers["Authorization"]
+    assert ours["x-amz-date"] == theirs.headers["X-Amz-Date"]
+    assert ours.get("x-amz-security-token", "") == token
