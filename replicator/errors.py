@@ -7,6 +7,8 @@
         Retryable                              the same attempt may succeed later, soon
           Unavailable      endpoint unreachable, 5xx, timeout, cut connection
           Throttled        503 SlowDown, 429
+          BudgetSpent      the data budget of this period is used up
+          Stopping         the process is about to end
           SourceChanged    the file moved while it was read, or is still open for writing
           RemoteChanged    the object moved between LIST and GET
           DiskFull         no room on the device
@@ -71,6 +73,22 @@ class Throttled(Retryable):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class BudgetSpent(Retryable):
+    """The bytes that may move in the budget's period have moved. `retry_after_s`: when it is worth asking again."""
+
+    reason = "data-budget"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Stopping(Retryable):
+    """The process is about to end; the next start takes the transfer up again."""
+
+    reason = "stopping"
 
 
 class SourceChanged(Retryable):

@@ -45,6 +45,8 @@ class Storage:
     region: str
     access_key_id: SecretStr
     secret_access_key: SecretStr
+    session_token: SecretStr = field(default_factory=lambda: SecretStr(""))
+    """Of temporary credentials; empty for lasting ones."""
     ca_pem: str = ""
     """PEM of extra certificate authorities; empty means the system's own only."""
     origin: str = field(default="", compare=False)
@@ -65,6 +67,13 @@ class TargetOptions:
     open_files: str = "wait"
     restore_deleted: bool = True
     quota_bytes: int = 0
+    order: str = "oldest"
+    order_patterns: tuple[str, ...] = ()
+    """Read with order `pattern` only; never empty then."""
+    priority: int = 0
+    """Higher goes first."""
+    delete_after_upload: bool = False
+    """Egress only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,29 @@ class Row:
     """Written form of `replicator.checksum`; '' when the content's checksum is not known."""
     is_verified: bool = False
     """The store, or we, confirmed that both sides hold these very bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a multipart upload that the store has confirmed."""
+
+    number: int
+    """From 1."""
+    etag: str
+    md5: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The journal's memory of a multipart upload that is not complete. Its parts are good for one version only."""
+
+    relpath: str
+    upload_id: str
+    fingerprint: Fingerprint
+    part_size: int
+    """Bytes of each part but the last."""
+    parts: tuple[Part, ...] = ()
+    """In ascending order of their numbers; gaps are parts that were not confirmed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,22 +11,37 @@ from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from replicator.config.bandwidth import Allowance, Timetable
 from replicator.config.documents import parse_yaml, read_text
+from replicator.config.fields import (
+    AllowanceText,
+    Count,
+    DataPaths,
+    Directory,
+    ListenAddress,
+    LogLevel,
+    Number,
+    OptionalDirectory,
+    OptionalPath,
+    Order,
+    Patterns,
+    Priority,
+    TargetPatches,
+    TimetableText,
+)
 from replicator.config.manifests import DataPath
-from replicator.config.shapes import Shape, Strict, did_you_mean, explain
+from replicator.config.shapes import Shape, did_you_mean, explain
 from replicator.errors import ConfigError
 
 _PREFIX = "REPLICATOR_"
 _MIB = 1024 * 1024
 _DAY_S = 86400
-
-_LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 
 # Kubernetes gives every Pod these for each Service, so for one that is called replicator or replicator-x too.
 _SERVICE_WORD = re.compile(
@@ -35,94 +50,12 @@ _SERVICE_WORD = re.compile(
 _SERVICE_URL = re.compile(r"REPLICATOR_([A-Z0-9_]+_)?PORT(_[0-9]+_(TCP|UDP|SCTP))?")
 
 
-def _is_number(given: Any) -> Any:
-    if isinstance(given, bool):
-        raise ValueError("a yes or no stands where a number is needed")  # noqa: TRY004 -- pydantic translates ValueError
-    return given
-
-
-def _lower(given: Any) -> Any:
-    return given.lower() if isinstance(given, str) else given
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError("is not valid JSON") from None
-
-
-def _none_if_empty(given: Any) -> Any:
-    return None if given == "" else given
-
-
-def _words(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    return _from_json(given) if given.lstrip().startswith("[") else [w.strip() for w in given.split(",") if w.strip()]
-
-
-def _pairs(given: Any) -> Any:
-    if not isinstance(given, str) or given.lstrip().startswith("["):
-        return _words(given)
-    pairs = []
-    for word in _words(given):
-        source, equals, target = word.partition("=")
-        if not equals or "=" in target:
-            raise ValueError("each mapping is source=target; for names with ',' or '=' use a JSON list")
-        pairs.append({"source": source.strip(), "target": target.strip()})
-    return pairs
-
-
-def _options(given: Any) -> Any:
-    if isinstance(given, str):
-        return _from_json(given) if given.strip() else {}
-    return given
-
-
-def _is_directory_name(path: Path) -> Path:
-    if not path.is_absolute() or ".." in path.parts or path == Path("/") or not str(path).isprintable():
-        raise ValueError("must be an absolute path beneath '/', without '..' or control characters")
-    return path
-
-
-def _is_pattern(text: str) -> str:
-    if not text or not text.isprintable():
-        raise ValueError("a pattern must not be empty or hold control characters")
-    return text
-
-
-def _is_listen_address(text: str) -> str:
-    match = _LISTEN.fullmatch(text)
-    if text and (match is None or int(match["port"]) > 65535):
-        raise ValueError("must be host:port such as 127.0.0.1:9477, or empty")
-    return text
-
-
-Directory = Annotated[Path, AfterValidator(_is_directory_name)]
-Number = Annotated[float, BeforeValidator(_is_number)]
-Count = Annotated[int, BeforeValidator(_is_number)]
-Patterns = Annotated[tuple[Annotated[str, AfterValidator(_is_pattern)], ...], BeforeValidator(_words)]
-DataPaths = Annotated[tuple[DataPath, ...], BeforeValidator(_pairs)]
-
-
-class OptionsPatch(Strict):
-    """What one `target_options` pattern changes; a field left out changes nothing."""
-
-    include: Patterns | None = None
-    exclude: Patterns | None = None
-    hard_links: Literal["refuse", "allow"] | None = None
-    open_files: Literal["wait", "snapshot"] | None = None
-    restore_deleted: bool | None = None
-    quota_bytes: Annotated[Count, Field(ge=0)] | None = None
-
-
 class Settings(Shape, BaseSettings):
     """The effective settings. Each docstring's first line is the flag's help."""
 
     model_config = SettingsConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=False)
 
-    config: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    config: OptionalPath = None
     """YAML file with settings by their names."""
     source: Literal["env", "files"] = "env"
     """Where workloads and storage come from: these settings and the environment, or a directory of manifests."""
@@ -134,7 +67,7 @@ class Settings(Shape, BaseSettings):
     """Name of the one workload to serve; empty means the only one, or all in device mode."""
     export_dir: Directory = Path("/export")
     """The workload's export directory (sidecar mode)."""
-    volumes_dir: Annotated[Directory | None, BeforeValidator(_none_if_empty)] = None
+    volumes_dir: OptionalDirectory = None
     """Directory with a subdirectory a workload; setting it turns device mode on."""
     state_dir: Directory = Path("/var/lib/replicator")
     """Directory of the journal; outside every export, or it would replicate itself."""
@@ -144,6 +77,8 @@ class Settings(Shape, BaseSettings):
     """Prefixes to fetch: prefix=directory, comma-separated, or a JSON list of {source, target} (source env)."""
     s3_scheme: Literal["https", "http"] = "https"
     """Scheme of the endpoint; http sends everything readable on the wire."""
+    s3_engine: Literal["auto", "s3fs", "obstore"] = "auto"
+    """Library that speaks to the bucket; auto is obstore for most requests and s3fs for what it does not do."""
     watcher: Literal["auto", "watchfiles", "off"] = "auto"
     """Where file events come from; off leaves only the sweep."""
     sweep_interval_s: Number = Field(default=15.0, ge=1, le=3600)
@@ -155,11 +90,29 @@ class Settings(Shape, BaseSettings):
     drain_timeout_s: Number = Field(default=20.0, ge=0, le=3600)
     """Seconds for sending what is settled after SIGTERM. Below the usual grace period of 30 s."""
     transfers: Count = Field(default=16, ge=1, le=256)
-    """Files moved at a time."""
+    """Most files moved at a time; it is fewer while the store is slow or asks for less."""
     transfer_memory_bytes: Count = Field(default=64 * _MIB, ge=5 * _MIB, le=64 * 1024 * _MIB)
     """Bytes of bodies in flight, over all transfers."""
     part_size_bytes: Count = Field(default=8 * _MIB, ge=5 * _MIB, le=5 * 1024 * _MIB)
     """Bytes of a multipart part; S3 takes 5 MiB to 5 GiB."""
+    resume_after_s: Number = Field(default=30.0, ge=0, le=_DAY_S)
+    """Uploads that would last longer than so many seconds go in recorded parts, so that a restart goes on."""
+    bandwidth: TimetableText = Timetable()
+    """Caps, up:down, by local time, as in mon-fri 08:00-18:00 1MiB/s:8MiB/s, else unlimited; empty is unlimited.
+
+    Local time is that of the device, or of TZ. Below 1 KiB/s is refused: it would stand still in silence.
+    """
+    data_budget: AllowanceText = Allowance()
+    """Bytes that may move in any such period, both ways together, as in 10GiB/30d or 500MB/12h; empty is unlimited.
+
+    Counted by whole hours, with the bytes of attempts that failed, because a metered link charges them.
+    """
+    order: Order = "oldest"
+    """Which of a target's waiting files go first; pattern is by order_patterns, then the oldest."""
+    order_patterns: Patterns = ()
+    """Globs of files, the most urgent first; files that fit none come last (order pattern)."""
+    priority: Priority = 0
+    """A target's files go before those of targets with a lower priority; for target_options."""
     connect_timeout_s: Number = Field(default=5.0, ge=0.1, le=300)
     """Seconds for opening a connection to the endpoint."""
     read_timeout_s: Number = Field(default=30.0, ge=0.1, le=3600)
@@ -176,6 +129,11 @@ class Settings(Shape, BaseSettings):
     """Seconds to wait for an open file before what is there is sent (open_files snapshot)."""
     hard_links: Literal["refuse", "allow"] = "refuse"
     """Files with several names (egress); one of them may lie outside the export."""
+    delete_after_upload: bool = False
+    """Delete a file from the device once the store has confirmed exactly its content (egress).
+
+    Ingress ignores it: what it fetched is the workload's.
+    """
     restore_deleted: bool = True
     """Fetch a file again that the workload has deleted (ingress)."""
     free_space_floor_bytes: Count = Field(default=100 * _MIB, ge=0)
@@ -186,13 +144,13 @@ class Settings(Shape, BaseSettings):
     """Globs of the files to take, comma-separated or a JSON list; empty takes all."""
     exclude: Patterns = ()
     """Globs of the files to leave out, comma-separated or a JSON list."""
-    target_options: Annotated[dict[str, OptionsPatch], BeforeValidator(_options)] = Field(default={})
+    target_options: TargetPatches = Field(default={})
     """Options by pattern of workload/direction/prefix, as a mapping: YAML or JSON."""
-    http_listen: Annotated[str, AfterValidator(_is_listen_address)] = "127.0.0.1:9477"
+    http_listen: ListenAddress = "127.0.0.1:9477"
     """host:port of /metrics, /healthz, /readyz and the page; empty is off. Loopback, because it has no login."""
     ready_max_age_s: Number = Field(default=60.0, ge=1, le=_DAY_S)
     """Seconds that a target's last success may lie back before /readyz says no. Four sweeps."""
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    log_level: LogLevel = "info"
     """Least severe messages to log."""
     log_format: Literal["auto", "text", "json"] = "auto"
     """Form of the log; auto is text on a terminal, else JSON."""
@@ -219,6 +177,8 @@ class Settings(Shape, BaseSettings):
             raise ValueError("state_dir lies in the export, so the journal would replicate itself")
         if self.source == "files" and (self.egress or self.ingress):
             raise ValueError("egress and ingress are only read with source env, but source is files")
+        if self.order_patterns and "pattern" not in {self.order, *(one.order for one in self.target_options.values())}:
+            raise ValueError("order_patterns is only read with order pattern, but no order is pattern")
         return self
 
 
@@ -242,6 +202,8 @@ class Loaded:
 
     settings: Settings
     origins: dict[str, str]
+    flags: Mapping[str, str]
+    """What the command line said, for reading everything once more while the program runs."""
 
 
 def text_of(value: object) -> str:
@@ -295,7 +257,7 @@ def load(flags: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
             raise ConfigError(where="settings", problem=problem, fix="Change one of the settings named") from None
         fix = f"{_BY_NAME[name].option}: {_BY_NAME[name].help}"
         raise ConfigError(where=origins[name] + field.removeprefix(name), problem=problem, fix=fix) from None
-    return Loaded(settings, origins)
+    return Loaded(settings, origins, flags)
 
 
 _Word = tuple[Any, str]

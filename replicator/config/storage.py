@@ -18,7 +18,7 @@ from replicator.errors import ConfigError
 from replicator.model import Storage
 
 CONFIG_WORDS = ("BUCKET_HOST", "BUCKET_NAME", "BUCKET_PORT", "BUCKET_REGION")
-SECRET_WORDS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "tls.crt")
+SECRET_WORDS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "tls.crt")
 BUCKET_WORDS = CONFIG_WORDS + SECRET_WORDS
 
 Scheme = Literal["https", "http"]
@@ -95,8 +95,9 @@ def _storage(words: Words, *, role: str, scheme: Scheme) -> Storage:
         endpoint=f"{scheme}://{host}" + ("" if port in (None, _DEFAULT_PORTS[scheme]) else f":{port}"),
         bucket=bucket,
         region=region,
-        access_key_id=_key(words, "AWS_ACCESS_KEY_ID"),
-        secret_access_key=_key(words, "AWS_SECRET_ACCESS_KEY"),
+        access_key_id=_key(words, "AWS_ACCESS_KEY_ID", words.need("AWS_ACCESS_KEY_ID")),
+        secret_access_key=_key(words, "AWS_SECRET_ACCESS_KEY", words.need("AWS_SECRET_ACCESS_KEY")),
+        session_token=_key(words, "AWS_SESSION_TOKEN", words.get("AWS_SESSION_TOKEN")),
         ca_pem=_ca_pem(words),
         origin=origin,
     )
@@ -130,8 +131,7 @@ def _port(words: Words) -> int | None:
     return int(text)
 
 
-def _key(words: Words, word: str) -> SecretStr:
-    value = words.need(word)
+def _key(words: Words, word: str, value: str) -> SecretStr:
     if not value.isascii() or not value.isprintable() or " " in value:
         fix = "Copy the key again; it is one word of printable ASCII"
         raise ConfigError(where=words.name(word), problem="holds blanks or characters no key has", fix=fix)

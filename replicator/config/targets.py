@@ -215,6 +215,10 @@ def _with_options(targets: Sequence[Target], settings: Settings) -> tuple[Target
         open_files=settings.open_files,
         restore_deleted=settings.restore_deleted,
         quota_bytes=settings.quota_bytes,
+        order=settings.order,
+        order_patterns=settings.order_patterns,
+        priority=settings.priority,
+        delete_after_upload=settings.delete_after_upload,
     )
     options = dict.fromkeys((target.id for target in targets), common)
     for pattern, patch in settings.target_options.items():
@@ -224,4 +228,8 @@ def _with_options(targets: Sequence[Target], settings: Settings) -> tuple[Target
             raise ConfigError(where=f"target_options: {pattern}", problem="fits no target", fix=f"There are: {known}")
         for id_ in fitting:
             options[id_] = replace(options[id_], **patch.model_dump(exclude_unset=True, exclude_none=True))
+    for id_, chosen in options.items():
+        if chosen.order == "pattern" and not chosen.order_patterns:
+            fix = "Set REPLICATOR_ORDER_PATTERNS, or order_patterns in its target_options"
+            raise ConfigError(where=f"order of {id_}", problem="is pattern, but there are no patterns", fix=fix)
     return tuple(replace(target, options=options[target.id]) for target in targets)

@@ -6,6 +6,7 @@ within one name, `**` crosses '/'. Exclude wins; an empty include list takes eve
 
 import functools
 import re
+from collections.abc import Sequence
 
 from replicator.model import TargetOptions
 
@@ -18,6 +19,11 @@ def is_included(relpath: str, options: TargetOptions) -> bool:
     if options.exclude and any(_matches(pattern, relpath) for pattern in options.exclude):
         return False
     return not options.include or any(_matches(pattern, relpath) for pattern in options.include)
+
+
+def first_match(relpath: str, patterns: Sequence[str]) -> int:
+    """The place of the first pattern that matches, or how many there are when none does."""
+    return next((place for place, pattern in enumerate(patterns) if _matches(pattern, relpath)), len(patterns))
 
 
 def _matches(pattern: str, relpath: str) -> bool:

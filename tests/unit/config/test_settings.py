@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.config.bandwidth import Allowance, Caps
 from replicator.config.settings import FLAGS, Settings, load, text_of
 from replicator.errors import ConfigError
 
@@ -109,6 +110,11 @@ def test_setting_has_option_help_and_a_default_that_can_be_given(flag):
         ("http_listen", "", ""),
         ("include", "*.csv, logs/**", ("*.csv", "logs/**")),
         ("include", '["a,b"]', ("a,b",)),
+        ("s3_engine", "obstore", "obstore"),
+        ("priority", "-3", -3),
+        ("delete_after_upload", "yes", True),
+        ("resume_after_s", "0", 0),
+        ("data_budget", "10GiB/30d", Allowance(10 * 2**30, 30 * 86400)),
     ],
 )
 def test_text_becomes_the_value(name, text, value):
@@ -153,6 +159,15 @@ def test_options_in_json_are_the_same():
     assert settings.target_options["*"].quota_bytes == 5
 
 
+def test_timetable_is_a_setting(settings_file):
+    """Caps by the time of the week stand in one line, also in YAML."""
+    path = settings_file("bandwidth: sat-sun 22:00-06:00 1KiB/s:2KiB/s, else unlimited\n")
+
+    bandwidth = load({"config": path}, {}).settings.bandwidth
+
+    assert (bandwidth.caps_at(6, 0), bandwidth.caps_at(0, 1200)) == (Caps(1024, 2048), Caps())
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
 def test_empty_file_is_no_settings(text, settings_file):
     """A file with nothing in it is fine."""
@@ -167,6 +182,8 @@ def test_empty_file_is_no_settings(text, settings_file):
         {"include": ["a,b"], "transfers": 3},
         {"volumes_dir": "/v", "restore_deleted": False, "sweep_interval_s": 2.25, "retry_max_s": 12345.6},
         {"target_options": {"*": {"quota_bytes": 1, "include": ["x"]}}},
+        {"target_options": {"*": {"order": "pattern", "order_patterns": "a,b", "priority": 2}}},
+        {"bandwidth": "sat 1M, else unlimited", "data_budget": "1GB/1d", "order": "pattern", "order_patterns": "a,b"},
     ],
 )
 def test_printed_value_can_be_given_again(given_, make_settings):
@@ -211,6 +228,14 @@ def test_printed_value_can_be_given_again(given_, make_settings):
         ("egress", "[" * 100_000, "is not valid JSON"),
         ("include", '[""]', "a pattern must not be empty"),
         ("include", "[1]", "must be a text"),
+        ("s3_engine", "boto", "input should be 'auto', 's3fs' or 'obstore'"),
+        ("resume_after_s", "-1", "greater than or equal to 0"),
+        ("order", "biggest", "input should be 'oldest', 'newest', 'smallest' or 'pattern'"),
+        ("priority", "1001", "less than or equal to 1000"),
+        ("bandwidth", "mon 1M, sat 5 1M", "rule 2: times are HH:MM-HH:MM"),
+        ("data_budget", "1GB", "must be bytes/period such as 10GiB/30d"),
+        ("target_options", '{"*": {"priority": -1001}}', "greater than or equal to -1000"),
+        ("target_options", '{"*": {"order": "x"}}', "input should be 'oldest'"),
         ("target_options", "[]", "must be a mapping"),
         ("target_options", "x", "is not valid JSON"),
         ("target_options", '{"*": {"quota_bytes": true}}', "a yes or no stands where a number is needed"),
@@ -236,7 +261,16 @@ def test_field_inside_a_structure_is_named(refusal, settings_file):
     assert error.problem == "unknown key 'tarjet' (did you mean target?)"
 
 
-@pytest.mark.parametrize(("line", "problem"), [("transfers: yes", "a yes or no"), ("device: 7", "must be a text")])
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("transfers: yes", "a yes or no"),
+        ("device: 7", "must be a text"),
+        ("bandwidth: 7000", "must be a text"),
+        ("data_budget: [1]", "must be a text"),
+        ("priority: yes", "a yes or no"),
+    ],
+)
 def test_yaml_types_are_not_bent(line, problem, refusal, settings_file):
     """A yes is no number and a number no name, though Python would take them."""
     path = settings_file(line)
@@ -245,6 +279,13 @@ def test_yaml_types_are_not_bent(line, problem, refusal, settings_file):
 
     assert error.where == f"file {path}: {line.partition(':')[0]}"
     assert error.problem.startswith(problem)
+
+
+def test_patterns_of_all_targets_may_be_for_one(make_settings):
+    """order_patterns may stand beside any order when some target's order is pattern."""
+    settings = make_settings(order_patterns="a", target_options={"w/*": {"order": "pattern"}})
+
+    assert settings.order_patterns == ("a",)
 
 
 def test_several_faults_are_one_line(refusal):
@@ -262,6 +303,7 @@ def test_several_faults_are_one_line(refusal):
         ({"part_size_bytes": str(65 << 20)}, "part_size_bytes is above transfer_memory_bytes"),
         ({"state_dir": "/export/state"}, "state_dir lies in the export"),
         ({"state_dir": "/v/state", "volumes_dir": "/v"}, "state_dir lies in the export"),
+        ({"order_patterns": "a"}, "order_patterns is only read with order pattern"),
         ({"source": "files", "egress": "a=b"}, "egress and ingress are only read with source env"),
     ],
 )

@@ -149,6 +149,15 @@ def test_keys_may_stand_in_files(filed, secret_text):
     assert [path.name for path in word_files(filed)] == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
 
 
+def test_session_token_may_stand_in_a_file(bucket, tmp_path):
+    """So is the token of temporary keys, which rotates with them."""
+    (tmp_path / "token").write_text("TOKEN\n")
+    environ = MAPPED | bucket | {"AWS_SESSION_TOKEN_FILE": str(tmp_path / "token")}
+
+    assert source_of(environ).read()[0].storage.session_token.get_secret_value() == "TOKEN"
+    assert [path.name for path in word_files(environ)] == ["token"]
+
+
 def test_certificate_may_stand_in_a_file(bucket, tmp_path, ca_pem):
     """tls.crt is a word like any other."""
     (tmp_path / "ca").write_text(ca_pem)

@@ -188,13 +188,22 @@ def test_keys_lose_only_what_editors_add(words, bucket, secret_text):
 
 
 @pytest.mark.parametrize("value", ["two words", "line\nbreak", "schlüssel", "a\x7f"])
-@pytest.mark.parametrize("word", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+@pytest.mark.parametrize("word", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
 def test_key_that_cannot_be_one_is_refused(word, value, words, bucket, refusal):
     """Keys are one printable word; the message does not quote it."""
     error = refusal(storage_of, words(bucket, **{word: value}))
 
     assert error.where == f"Secret n/s: {word}"
     assert value not in str(error)
+
+
+@pytest.mark.parametrize(("value", "token"), [(None, ""), ("", ""), ("FQoGZX//token==\n", "FQoGZX//token==")])
+def test_session_token_belongs_to_temporary_keys(value, token, words, bucket):
+    """AWS_SESSION_TOKEN is taken where it is there; lasting keys have none."""
+    found = storage_of(words(bucket, AWS_SESSION_TOKEN=value))
+
+    assert found.session_token.get_secret_value() == token
+    assert "FQoGZX" not in repr(found)
 
 
 @pytest.mark.parametrize("value", [None, "", "\n"])

@@ -359,10 +359,23 @@ def test_settings_are_the_common_options():
         open_files="snapshot",
         restore_deleted="no",
         quota_bytes="5",
+        order="pattern",
+        order_patterns="a*,b*",
+        priority="7",
+        delete_after_upload="yes",
     )
 
     assert found.options == TargetOptions(
-        ("*.csv",), ("*.tmp",), "allow", "snapshot", restore_deleted=False, quota_bytes=5
+        include=("*.csv",),
+        exclude=("*.tmp",),
+        hard_links="allow",
+        open_files="snapshot",
+        restore_deleted=False,
+        quota_bytes=5,
+        order="pattern",
+        order_patterns=("a*", "b*"),
+        priority=7,
+        delete_after_upload=True,
     )
 
 
@@ -374,11 +387,29 @@ def test_patterns_change_the_options_of_targets_that_fit():
         target_options={
             "*/egress/*": {"quota_bytes": 1, "hard_links": "allow"},
             "w/egress/q": {"quota_bytes": 2, "include": [], "restore_deleted": None},
+            "w/egress/p": {"priority": -1, "order": "newest", "delete_after_upload": True},
         },
     )
 
-    assert one.options == TargetOptions(include=("*.csv",), quota_bytes=1, hard_links="allow")
+    assert one.options == TargetOptions(
+        include=("*.csv",), quota_bytes=1, hard_links="allow", priority=-1, order="newest", delete_after_upload=True
+    )
     assert two.options == TargetOptions(include=(), quota_bytes=2, hard_links="allow")
+
+
+@pytest.mark.parametrize(
+    ("words", "target"),
+    [
+        ({"order": "pattern"}, "w/egress/p"),
+        ({"target_options": {"w/egress/q": {"order": "pattern"}}}, "w/egress/q"),
+        ({"order": "pattern", "order_patterns": "a", "target_options": {"*/q": {"order_patterns": []}}}, "w/egress/q"),
+    ],
+)
+def test_order_by_pattern_needs_patterns(words, target, refusal):
+    """A target whose order has nothing to go by is named."""
+    error = refusal(targets_of, workload([("a", "p"), ("b", "q")]), **words)
+
+    assert (error.where, error.problem) == (f"order of {target}", "is pattern, but there are no patterns")
 
 
 def test_pattern_that_fits_nothing_is_refused(refusal):

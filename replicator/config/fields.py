@@ -1,0 +1,129 @@
+"""The types of settings: from the text of a flag, variable or file to a value, or a ValueError in plain words.
+
+Owns: forms and bounds of single values. Never: which settings there are, where they come from, or how they fit
+together. YAML's types are not bent: a yes is no number and a number no name, though Python would take them.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+
+from replicator.config.bandwidth import Allowance, Timetable
+from replicator.config.manifests import DataPath
+from replicator.config.shapes import Strict
+
+_LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
+
+
+def _is_number(given: Any) -> Any:
+    if isinstance(given, bool):
+        raise ValueError("a yes or no stands where a number is needed")  # noqa: TRY004 -- pydantic translates ValueError
+    return given
+
+
+def _lower(given: Any) -> Any:
+    return given.lower() if isinstance(given, str) else given
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("is not valid JSON") from None
+
+
+def _none_if_empty(given: Any) -> Any:
+    return None if given == "" else given
+
+
+def _words(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    return _from_json(given) if given.lstrip().startswith("[") else [w.strip() for w in given.split(",") if w.strip()]
+
+
+def _pairs(given: Any) -> Any:
+    if not isinstance(given, str) or given.lstrip().startswith("["):
+        return _words(given)
+    pairs = []
+    for word in _words(given):
+        source, equals, target = word.partition("=")
+        if not equals or "=" in target:
+            raise ValueError("each mapping is source=target; for names with ',' or '=' use a JSON list")
+        pairs.append({"source": source.strip(), "target": target.strip()})
+    return pairs
+
+
+def _options(given: Any) -> Any:
+    if isinstance(given, str):
+        return _from_json(given) if given.strip() else {}
+    return given
+
+
+def _timetable(given: Any) -> Timetable:
+    return given if isinstance(given, Timetable) else Timetable.parse(_is_text(given))
+
+
+def _allowance(given: Any) -> Allowance:
+    return given if isinstance(given, Allowance) else Allowance.parse(_is_text(given))
+
+
+def _is_text(given: Any) -> str:
+    if not isinstance(given, str):
+        raise ValueError("must be a text")  # noqa: TRY004 -- pydantic translates ValueError
+    return given
+
+
+def _is_directory_name(path: Path) -> Path:
+    if not path.is_absolute() or ".." in path.parts or path == Path("/") or not str(path).isprintable():
+        raise ValueError("must be an absolute path beneath '/', without '..' or control characters")
+    return path
+
+
+def _is_pattern(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError("a pattern must not be empty or hold control characters")
+    return text
+
+
+def _is_listen_address(text: str) -> str:
+    match = _LISTEN.fullmatch(text)
+    if text and (match is None or int(match["port"]) > 65535):
+        raise ValueError("must be host:port such as 127.0.0.1:9477, or empty")
+    return text
+
+
+Directory = Annotated[Path, AfterValidator(_is_directory_name)]
+OptionalDirectory = Annotated[Directory | None, BeforeValidator(_none_if_empty)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
+Number = Annotated[float, BeforeValidator(_is_number)]
+Count = Annotated[int, BeforeValidator(_is_number)]
+Patterns = Annotated[tuple[Annotated[str, AfterValidator(_is_pattern)], ...], BeforeValidator(_words)]
+DataPaths = Annotated[tuple[DataPath, ...], BeforeValidator(_pairs)]
+ListenAddress = Annotated[str, AfterValidator(_is_listen_address)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+Order = Literal["oldest", "newest", "smallest", "pattern"]
+Priority = Annotated[Count, Field(ge=-1000, le=1000)]
+TimetableText = Annotated[Timetable, PlainValidator(_timetable)]
+AllowanceText = Annotated[Allowance, PlainValidator(_allowance)]
+
+
+class OptionsPatch(Strict):
+    """What one `target_options` pattern changes; a field left out changes nothing."""
+
+    include: Patterns | None = None
+    exclude: Patterns | None = None
+    hard_links: Literal["refuse", "allow"] | None = None
+    open_files: Literal["wait", "snapshot"] | None = None
+    restore_deleted: bool | None = None
+    quota_bytes: Annotated[Count, Field(ge=0)] | None = None
+    order: Order | None = None
+    order_patterns: Patterns | None = None
+    priority: Priority | None = None
+    delete_after_upload: bool | None = None
+
+
+TargetPatches = Annotated[dict[str, OptionsPatch], BeforeValidator(_options)]
