@@ -3,10 +3,13 @@
 The names are those that rclone writes and reads where it has one, so that both tools agree on a bucket.
 """
 
+import base64
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from replicator.checksum import part_sizes_of
-from replicator.model import RemoteObject
+from replicator.checksum import part_sizes_of, written
+from replicator.model import Fingerprint, RemoteObject, Row
 
 MTIME_KEY = "mtime"
 """The source's mtime, decimal seconds since the epoch (rclone's name and form)."""
@@ -29,6 +32,8 @@ class Content:
 
     etag: str
     checksum: str
+    is_verified: bool = True
+    """Whether the store, or we, have confirmed it."""
 
 
 def own_part_size(remote: RemoteObject) -> int:
@@ -46,3 +51,32 @@ def part_sizes(remote: RemoteObject) -> tuple[int, ...]:
 def part_size_for(size: int, wanted: int) -> int:
     """`wanted`, or the next whole MiB with which `size` fits into S3's 10,000 parts."""
     return max(wanted, -(-size // (MAX_PARTS * _MIB)) * _MIB)
+
+
+def whole_metadata(fingerprint: Fingerprint, md5: bytes) -> dict[str, str]:
+    """What is written beside an object that is one PUT."""
+    return {MTIME_KEY: _seconds(fingerprint), MD5_KEY: base64.b64encode(md5).decode()}
+
+
+def part_metadata(fingerprint: Fingerprint, part_size: int) -> dict[str, str]:
+    """What is written beside a multipart object, whose MD5 is not known when it begins."""
+    return {MTIME_KEY: _seconds(fingerprint), PART_SIZE_KEY: str(part_size)}
+
+
+def mtime_ns_of(metadata: Mapping[str, str], default: int) -> int:
+    """The source's mtime in ns as the metadata tell it, in our own form or any that rclone writes; else `default`."""
+    told = _SECONDS.fullmatch(metadata.get(MTIME_KEY, ""))
+    return int(told["s"]) * 10**9 + int((told["ns"] or "").ljust(9, "0")[:9]) if told else default
+
+
+def row_of(relpath: str, fingerprint: Fingerprint, etag: str, expected: str, *, part_size: int) -> Row:
+    """The row of a file that was sent. An ETag other than expected is opaque: stored, but not proven by the store."""
+    checksum = written(expected, part_size_bytes=part_size)
+    return Row(relpath, fingerprint, etag, checksum, is_verified=etag == expected)
+
+
+_SECONDS = re.compile(r"(?P<s>\d{1,10})(?:\.(?P<ns>\d{1,12}))?", re.ASCII)
+
+
+def _seconds(fingerprint: Fingerprint) -> str:
+    return f"{fingerprint.mtime_ns // 10**9}.{fingerprint.mtime_ns % 10**9:09d}"

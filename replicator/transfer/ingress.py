@@ -4,13 +4,14 @@ Source of every decision: `reconcile.classify`. The order is the promise: tempor
 rename, directory synced, row. A crash anywhere in it leaves the old file or the new one, and a comparison to do.
 """
 
-import asyncio
 import contextlib
 import dataclasses
+import hashlib
+import os
 from datetime import UTC, datetime
 
 from replicator.checksum import checksum_of, part_size_of, written
-from replicator.errors import ObjectMissing, TransferError
+from replicator.errors import IntegrityFailed, ObjectMissing, RemoteChanged, TransferError
 from replicator.model import Action, LocalFile, RemoteObject, Row, Unseen
 from replicator.reconcile.classify import classify_ingress, is_edited
 from replicator.reconcile.filters import is_included
@@ -18,69 +19,70 @@ from replicator.reconcile.keys import key_of
 from replicator.stores.files import TempFile
 from replicator.stores.lane import Lane
 from replicator.transfer.content import part_sizes
+from replicator.transfer.job import Job
 from replicator.transfer.outcome import Done, Means, Outcome
-from replicator.transfer.pull import Mismatch, pull
-from replicator.transfer.queue import Job
+from replicator.transfer.pull import RANGED_FROM_BYTES, Mismatch, pull
 
 
-async def fetch(job: Job, means: Means) -> Outcome:
+def fetch(job: Job, means: Means) -> Outcome:
     """Bring one object's present version onto the device. Raises TransferError."""
     lane, relpath = job.lane, job.relpath
     if not is_included(relpath, lane.target.options):
         return Outcome(Done.NOTHING, was_asked=False)
-    remote = await _object(job)
-    local, row = await asyncio.to_thread(_look, lane, relpath)
+    remote = _object(job)
+    with means.turn:
+        local, row = lane.export.stat(relpath), lane.row(relpath)
     action = classify_ingress(remote, local, row, restore_deleted=lane.target.options.restore_deleted)
     if action is Action.FORGET:
-        await lane.journal.forget(lane.number, relpath)
+        lane.journal.forget(lane.number, relpath)
         return Outcome(Done.FORGOTTEN)
     if remote is None or action not in (Action.COPY, Action.CHECK):
         return Outcome(Done.NOTHING)
     job.size = remote.size
-    if action is Action.CHECK and local is not None and (checksum := await _same_content(job, remote, local)):
-        await lane.journal.settle(lane.number, Row(relpath, local.fingerprint, remote.etag, checksum, is_verified=True))
-        return Outcome(Done.ADOPTED, key=remote.key)
+    if action is Action.CHECK and local is not None and (checksum := _same_content(job, remote, local)):
+        row = Row(relpath, local.fingerprint, remote.etag, checksum, is_verified=True)
+        return Outcome(Done.ADOPTED, key=remote.key, row=row)
     replaced_bytes = local.fingerprint.size if local else 0
     with means.room.reserve(lane, remote.size, replaced_bytes=replaced_bytes):
-        return await _replace(job, remote, row, means)
+        outcome = _replace(job, remote, row, means)
+        if outcome.row is None or not lane.target.options.quota_bytes:
+            return outcome
+        lane.journal.settle(lane.number, outcome.row)  # what is reserved counts until the row does
+        return dataclasses.replace(outcome, row=None)
 
 
-async def _object(job: Job) -> RemoteObject | None:
+def _object(job: Job) -> RemoteObject | None:
     """The object as it was listed, or as it is now; None when it is gone."""
     remote, job.remote = job.remote, Unseen()
     if isinstance(remote, RemoteObject) and ("-" not in remote.etag or remote.metadata is not None):
         return remote
     try:
-        return await job.lane.objects.head(key_of(job.lane.target.prefix, job.relpath))
+        return job.lane.objects.head(key_of(job.lane.target.prefix, job.relpath))
     except ObjectMissing:
         return None
 
 
-def _look(lane: Lane, relpath: str) -> tuple[LocalFile | None, Row | None]:
-    return lane.export.stat(relpath), lane.row(relpath)
-
-
-async def recover(lane: Lane) -> None:
+def recover(lane: Lane) -> None:
     """Finish or drop what a crash left between intent and row, and remove its temporary files."""
     with contextlib.suppress(TransferError):  # a read-only or missing export; the sweep says it
-        await asyncio.to_thread(lane.export.clear_temps)
+        lane.export.clear_temps()
     for intent in lane.journal.intents(lane.number):
         try:
-            local = await asyncio.to_thread(lane.export.stat, intent.relpath)
+            local = lane.export.stat(intent.relpath)
         except TransferError:
             local = None
         if local is not None and intent.fingerprint.matches(local.fingerprint):
-            await lane.journal.settle(lane.number, dataclasses.replace(intent, fingerprint=local.fingerprint))
+            lane.journal.settle(lane.number, dataclasses.replace(intent, fingerprint=local.fingerprint))
         else:
-            await lane.journal.withdraw(lane.number, intent.relpath)
+            lane.journal.withdraw(lane.number, intent.relpath)
 
 
-async def _same_content(job: Job, remote: RemoteObject, local: LocalFile) -> str:
+def _same_content(job: Job, remote: RemoteObject, local: LocalFile) -> str:
     """The written checksum that file and object share; '' when they differ or the ETag tells nothing."""
     if local.fingerprint.size != remote.size:
         return ""
     wanted = {size: written(remote.etag, part_size_bytes=size) for size in part_sizes(remote)}
-    return await asyncio.to_thread(_first_match, job.lane, local, wanted)
+    return _first_match(job.lane, local, wanted)
 
 
 def _first_match(lane: Lane, local: LocalFile, wanted: dict[int, str]) -> str:
@@ -91,36 +93,53 @@ def _first_match(lane: Lane, local: LocalFile, wanted: dict[int, str]) -> str:
     return ""
 
 
-async def _replace(job: Job, remote: RemoteObject, row: Row | None, means: Means) -> Outcome:
+def _replace(job: Job, remote: RemoteObject, row: Row | None, means: Means) -> Outcome:
     lane = job.lane
-    temp = await asyncio.to_thread(lane.export.create_temp)
+    with means.turn:
+        temp = _temp(lane, job.relpath, remote)
     with temp:
         try:
-            new_row = await pull(lane, job.relpath, remote, temp, distrusted=job.distrusted, means=means)
-        except Mismatch as mismatch:
-            job.distrusted = mismatch.checksum
+            new_row = pull(
+                lane, job.relpath, remote, temp, distrusted=job.distrusted, means=means, moved=job.count_moved
+            )
+        except (RemoteChanged, IntegrityFailed, ObjectMissing) as error:
+            temp.discard()
+            if isinstance(error, Mismatch):
+                job.distrusted = error.checksum
             raise
         # Whatever happened to the file meanwhile: what is replaced is what is looked at now.
-        local = await asyncio.to_thread(lane.export.stat, job.relpath)
+        local = lane.export.stat(job.relpath)
         conflict_copy = ""
         if local is not None and is_edited(local, row):
-            if await asyncio.to_thread(_first_match, lane, local, {part_size_of(new_row.checksum): new_row.checksum}):
-                await lane.journal.settle(lane.number, dataclasses.replace(new_row, fingerprint=local.fingerprint))
-                return Outcome(Done.ADOPTED, moved_bytes=remote.size, key=remote.key)
+            if _first_match(lane, local, {part_size_of(new_row.checksum): new_row.checksum}):
+                temp.discard()
+                new_row = dataclasses.replace(new_row, fingerprint=local.fingerprint)
+                return Outcome(Done.ADOPTED, moved_bytes=remote.size, key=remote.key, row=new_row)
             stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-            conflict_copy = await asyncio.to_thread(lane.export.set_aside, job.relpath, stamp=stamp)
-            local = await asyncio.to_thread(lane.export.stat, job.relpath)
-        await _publish(lane, temp, new_row, local)
-    return Outcome(Done.COPIED, moved_bytes=remote.size, conflict_copy=conflict_copy, key=remote.key)
+            conflict_copy = lane.export.set_aside(job.relpath, stamp=stamp)
+            local = lane.export.stat(job.relpath)
+        new_row = _published(lane, temp, new_row, local)
+    return Outcome(Done.COPIED, moved_bytes=remote.size, conflict_copy=conflict_copy, key=remote.key, row=new_row)
 
 
-async def _publish(lane: Lane, temp: TempFile, row: Row, local: LocalFile | None) -> None:
-    """Intent, rename, row: egress and a restart can tell at any moment that the file is ours."""
+def _temp(lane: Lane, relpath: str, remote: RemoteObject) -> TempFile:
+    """A temporary file; for a large object one that a later attempt, of a later process too, goes on with.
+
+    Only where the ETag proves the content in the end: a power cut may have left anything in the file.
+    """
+    if remote.size < RANGED_FROM_BYTES or not part_sizes(remote):
+        return lane.export.create_temp()
+    version = "\n".join((lane.target.identity, relpath, remote.etag, str(remote.size)))
+    return lane.export.resume_temp(hashlib.sha256(os.fsencode(version)).hexdigest()[:32])
+
+
+def _published(lane: Lane, temp: TempFile, row: Row, local: LocalFile | None) -> Row:
+    """The row of the file in its place. Until it is recorded the intent tells egress, and a restart, whose it is."""
     replacing = local.fingerprint if local else None
-    await lane.journal.intend(lane.number, row)
+    lane.journal.intend(lane.number, row)
     try:
-        fingerprint = await asyncio.to_thread(lane.export.publish, temp, row.relpath, replacing=replacing)
+        fingerprint = lane.export.publish(temp, row.relpath, replacing=replacing)
     except BaseException:
-        await asyncio.shield(lane.journal.withdraw(lane.number, row.relpath))
+        lane.journal.withdraw(lane.number, row.relpath)
         raise
-    await lane.journal.settle(lane.number, dataclasses.replace(row, fingerprint=fingerprint))
+    return dataclasses.replace(row, fingerprint=fingerprint)

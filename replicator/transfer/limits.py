@@ -1,35 +1,56 @@
-"""What transfers may take: memory for bodies in flight, and room on the device for ingress."""
+"""What transfers may take: memory for bodies in flight, and room on the device for ingress. Safe from any thread."""
 
-import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterator
 
 from replicator.errors import DiskFull
 from replicator.stores.lane import Lane
 
 
 class ByteBudget:
-    """One budget for all bodies in flight, whatever the number of workers."""
+    """One budget for all bodies in flight, whatever the number of workers. First come, first served."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity = capacity_bytes
         self._free = capacity_bytes
-        self._changed = asyncio.Condition()
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[int, threading.Lock]] = deque()
+        """What each wants, and a locked lock that is released once it is held for it."""
 
-    @contextlib.asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[None]:
-        """Wait until `size` bytes are free, and hold them. One body above the capacity may pass alone."""
+    @contextlib.contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Wait until `size` bytes are free, and hold them. One body above the capacity may pass alone.
+
+        Whoever holds must not ask for more: behind somebody who waits for these very bytes, both would wait for ever.
+        """
         held = min(size, self._capacity)
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._free >= held)
-            self._free -= held
+        self._take(held)
         try:
             yield
         finally:
+            self._give(held)
+
+    def _take(self, held: int) -> None:
+        with self._lock:
+            # Behind those who wait even if it would fit: else small bodies would pass a large one for ever.
+            if not self._waiting and held <= self._free:
+                self._free -= held
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append((held, turn))
+        turn.acquire()
+
+    def _give(self, held: int) -> None:
+        with self._lock:
             self._free += held
-            async with self._changed:
-                self._changed.notify_all()
+            # The bytes are taken for those whose turn it is, so that only they wake up, and each once.
+            while self._waiting and self._waiting[0][0] <= self._free:
+                wanted, turn = self._waiting.popleft()
+                self._free -= wanted
+                turn.release()
 
 
 class Room:
@@ -37,6 +58,7 @@ class Room:
 
     def __init__(self, *, floor_bytes: int) -> None:
         self._floor_bytes = floor_bytes
+        self._lock = threading.Lock()
         self._by_root: dict[str, int] = defaultdict(int)
         self._by_lane: dict[Lane, int] = defaultdict(int)
 
@@ -47,6 +69,20 @@ class Room:
         Raises DiskFull, before anything is written, when the floor or the target's quota would be passed.
         The old version and the temporary file exist at once, so the floor counts the whole size.
         """
+        with self._lock:  # from the look to the reservation, or two could take one room
+            self._check(lane, size, replaced_bytes)
+            self._by_root[lane.target.root] += size
+            self._by_lane[lane] += size - replaced_bytes
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._by_root[lane.target.root] -= size
+                self._by_lane[lane] -= size - replaced_bytes
+                if not self._by_lane[lane]:
+                    del self._by_lane[lane]
+
+    def _check(self, lane: Lane, size: int, replaced_bytes: int) -> None:
         target = lane.target
         free = lane.export.free_bytes()
         if free is not None and free - self._by_root[target.root] - size < self._floor_bytes:
@@ -61,12 +97,3 @@ class Room:
                 f"{size} bytes do not fit: {used} of this target's {quota} bytes (REPLICATOR_QUOTA_BYTES) are used or "
                 "on their way; raise the quota or remove objects"
             )
-        self._by_root[target.root] += size
-        self._by_lane[lane] += size - replaced_bytes
-        try:
-            yield
-        finally:
-            self._by_root[target.root] -= size
-            self._by_lane[lane] -= size - replaced_bytes
-            if not self._by_lane[lane]:
-                del self._by_lane[lane]

@@ -1,12 +1,19 @@
 """What became of one job, and the means that every job shares."""
 
 import enum
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from replicator.errors import Stopping
+from replicator.model import Row
+from replicator.stores.files import OpenFile
+from replicator.stores.lane import Lane
 from replicator.transfer.limits import ByteBudget, Room
+from replicator.transfer.pace import Bandwidth, DataBudget
 
-_GRACE_S = 60
-"""What a transfer may take besides its bytes' share at the minimum rate: handshakes, queues, slow stores."""
+_ASSUMED_RATE_BYTES_S = 32 * 2**20
+"""Of a link of which nothing is known yet: a large upload finds out with its first parts."""
 
 
 class Done(enum.StrEnum):
@@ -16,6 +23,8 @@ class Done(enum.StrEnum):
     COPIED = "copied"
     ADOPTED = "adopted"
     FORGOTTEN = "forgotten"
+    FREED = "freed"
+    """The local file was removed: the store holds it, and the target asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +34,15 @@ class Outcome:
     done: Done
     moved_bytes: int = 0
     was_asked: bool = True
+    asked_s: float = 0.0
+    """Seconds that the endpoint took for the body, where there was one."""
     conflict_copy: str = ""
     """relpath of the copy that keeps a local edit, '' when there was none."""
     key: str = ""
+    row: Row | None = None
+    """To be recorded before the job has ended; None when nothing is, or when it is recorded already."""
+    is_freed: bool = False
+    """Whether the local file was removed after its upload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +50,48 @@ class Means:
     """Settings and shared limits that a job obeys. Sizes in bytes, times in seconds."""
 
     part_size_bytes: int
-    min_rate_bytes_s: int
     quiet_s: float
     open_file_ceiling_s: float
+    resume_after_s: float
     budget: ByteBudget
     room: Room
+    bandwidth: Bandwidth
+    data: DataBudget
+    stopping: threading.Event = field(default_factory=threading.Event)
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held for short work at files. The interpreter runs one thread at a time anyway; whoever waits here does not
+    fight for it at each system call of the others, which costs more than the work. Nothing is waited for inside."""
 
-    def deadline_s(self, size: int) -> float | None:
-        """The longest that a transfer of `size` bytes may take; None when no minimum rate is set."""
-        return _GRACE_S + size / self.min_rate_bytes_s if self.min_rate_bytes_s else None
+    def let_pass(self, *, up: int = 0, down: int = 0) -> None:
+        """Wait until the link may take so many bytes of a body, and count them.
+
+        Raises BudgetSpent when the data budget is used up, Stopping when the process is about to end.
+        """
+        if self.stopping.is_set():
+            raise Stopping("replicator stops; what is left is moved after the next start")
+        self.data.check()
+        if up:
+            self.bandwidth.take("up", up)
+        if down:
+            self.bandwidth.take("down", down)
+        self.data.spend(sent=up, received=down)
+
+    def is_long(self, size: int) -> bool:
+        """Whether an upload of `size` bytes will last so long that it must be able to go on after a restart."""
+        return size > self.resume_after_s * (self.bandwidth.measured_bytes_s("up") or _ASSUMED_RATE_BYTES_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """An open file on its way to its key."""
+
+    lane: Lane
+    file: OpenFile
+    key: str
+    means: Means
+    moved: Callable[[int], None]
+    """Told how many bytes of the body have gone, as they go."""
+
+    @property
+    def size(self) -> int:
+        return self.file.fingerprint.size

@@ -1,22 +1,31 @@
 """Object -> file: a reader of the export sees the old version or the new one, never a mix, also after a power cut.
 
-Owns: download into a temporary file of the same file system, verification, fsync, and the publishing rename. Never:
-retries, decisions, rows. The caller records the intent before `publish`, so that a crash in between leaves a trace.
-Sources: S3 conditional requests (If-Match); rename(2) is atomic within one file system.
+Owns: download into a temporary file of the same file system, verification, fsync. Never: retries, decisions, rows,
+the rename. Large objects come in ranges, several at a time, each of exactly the version that was asked for; what a
+cut leaves of them is gone on with. Sources: S3 conditional requests (If-Match), RFC 9110 14 (ranges).
 """
 
-import asyncio
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 
 from replicator.checksum import Checksum, etag_of, is_md5_etag
-from replicator.errors import IntegrityFailed, Unavailable
-from replicator.model import Fingerprint, RemoteObject, Row
+from replicator.errors import IntegrityFailed
+from replicator.model import RemoteObject, Row
 from replicator.stores.files import TempFile
 from replicator.stores.lane import Lane
-from replicator.transfer.content import own_part_size, part_sizes
+from replicator.stores.objects import Download
+from replicator.transfer.content import mtime_ns_of, own_part_size, part_sizes
 from replicator.transfer.outcome import Means
 
-_BLOCK_BYTES = 1024 * 1024
-"""Blocks smaller than this are collected, so that each trip to the disk's thread is worth it."""
+RANGE_BYTES = 8 * 2**20
+RANGES_IN_FLIGHT = 4
+
+RANGED_FROM_BYTES = 2 * RANGE_BYTES
+"""From this size on several connections pay, and so does going on where a cut left it."""
+
+_BLOCK_BYTES = 2**20
 
 
 class Mismatch(IntegrityFailed):
@@ -27,29 +36,45 @@ class Mismatch(IntegrityFailed):
         self.checksum = checksum
 
 
-async def pull(lane: Lane, relpath: str, remote: RemoteObject, temp: TempFile, *, distrusted: str, means: Means) -> Row:
+def pull(
+    lane: Lane,
+    relpath: str,
+    remote: RemoteObject,
+    temp: TempFile,
+    *,
+    distrusted: str,
+    means: Means,
+    moved: Callable[[int], None],
+) -> Row:
     """Fetch exactly the version `remote` into `temp`, verified and synced; the row that it will be.
 
-    `distrusted` is the checksum of an earlier download that did not fit the ETag: the same bytes twice are what the
-    store holds, since ETags of encrypted objects look like an MD5 and are none. Such a row is not verified.
+    What `temp` holds already is the object's beginning. `distrusted` is the checksum of an earlier download that did
+    not fit the ETag: the same bytes twice are what the store holds, since ETags of encrypted objects look like an MD5
+    and are none. Such a row is not verified.
     Raises RemoteChanged when the object moved, IntegrityFailed when length or checksum do not fit, Unavailable.
     """
     sums = [Checksum(size) for size in part_sizes(remote) or (0,)]
-    received = 0
-    pending = bytearray()
-    try:
-        async with asyncio.timeout(means.deadline_s(remote.size)), means.budget.hold(2 * _BLOCK_BYTES):
-            async for block in lane.objects.get(remote.key, etag=remote.etag):
-                received += len(block)
-                pending += block
-                if len(pending) >= _BLOCK_BYTES:
-                    await asyncio.to_thread(_take, temp, bytes(pending), sums)
-                    pending.clear()
-            if received != remote.size:
-                raise IntegrityFailed(f"{received} bytes arrived of an object of {remote.size}; they were discarded")
-            fingerprint = await asyncio.to_thread(_finish, temp, bytes(pending), sums, remote.mtime_ns)
-    except TimeoutError as exc:
-        raise Unavailable(f"fetching {remote.key!r} was slower than {means.min_rate_bytes_s} bytes/s") from exc
+    received = temp.size
+    for block in temp.blocks(_BLOCK_BYTES):
+        _add(sums, block)
+    moved(received)
+    if received == remote.size and received:
+        metadata: Mapping[str, str] = lane.objects.head(remote.key).metadata or {}
+    else:
+        is_ranged = remote.size >= RANGED_FROM_BYTES
+        room = RANGES_IN_FLIGHT * RANGE_BYTES if is_ranged else min(2 * _BLOCK_BYTES, remote.size)
+        with means.budget.hold(room):
+            download = _ranges(lane, remote, received, means) if is_ranged else _whole(lane, remote, means)
+            metadata = download.metadata
+            with closing(download.blocks) as blocks:
+                for block in blocks:
+                    temp.write(block)
+                    _add(sums, block)
+                    received += len(block)
+                    moved(len(block))
+    if received != remote.size:
+        raise IntegrityFailed(f"{received} bytes arrived of an object of {remote.size}; they were discarded")
+    fingerprint = temp.finish(mtime_ns_of(metadata, remote.mtime_ns))
     texts = [running.text() for running in sums]
     for text in texts:
         if etag_of(text) == remote.etag:
@@ -60,12 +85,43 @@ async def pull(lane: Lane, relpath: str, remote: RemoteObject, temp: TempFile, *
     return Row(relpath, fingerprint, remote.etag, texts[0])
 
 
-def _take(temp: TempFile, block: bytes, sums: list[Checksum]) -> None:
-    temp.write(block)
+def _add(sums: list[Checksum], block: bytes) -> None:
     for running in sums:
         running.update(block)
 
 
-def _finish(temp: TempFile, block: bytes, sums: list[Checksum], mtime_ns: int) -> Fingerprint:
-    _take(temp, block, sums)
-    return temp.finish(mtime_ns)
+def _whole(lane: Lane, remote: RemoteObject, means: Means) -> Download:
+    means.let_pass(down=remote.size)
+    return lane.objects.get(remote.key, etag=remote.etag)
+
+
+def _ranges(lane: Lane, remote: RemoteObject, begin: int, means: Means) -> Download:
+    """The object from `begin` on, in order; ranges ahead of the reader are fetched meanwhile."""
+    offsets = deque(range(begin, remote.size, RANGE_BYTES))
+
+    def fetch(offset: int) -> tuple[Mapping[str, str], list[bytes]]:
+        size = min(RANGE_BYTES, remote.size - offset)
+        means.let_pass(down=size)
+        download = lane.objects.get(remote.key, etag=remote.etag, offset=offset, size=size)
+        return download.metadata, list(download.blocks)
+
+    first_metadata, first_blocks = fetch(offsets.popleft())
+
+    def blocks() -> Generator[bytes]:
+        ahead: deque[Future[tuple[Mapping[str, str], list[bytes]]]] = deque()
+        with ThreadPoolExecutor(RANGES_IN_FLIGHT - 1, thread_name_prefix="range") as threads:
+            try:
+                while offsets and len(ahead) < RANGES_IN_FLIGHT - 1:
+                    ahead.append(threads.submit(fetch, offsets.popleft()))
+                yield from first_blocks
+                first_blocks.clear()
+                while ahead:
+                    _, arrived = ahead.popleft().result()
+                    if offsets:
+                        ahead.append(threads.submit(fetch, offsets.popleft()))
+                    yield from arrived
+            finally:
+                for one in ahead:
+                    one.cancel()
+
+    return Download(first_metadata, blocks())

@@ -5,11 +5,14 @@ probed by one request at a time. Waits are exponential with full jitter, so that
 Source: tenacity's wait strategies; "Exponential Backoff And Jitter" is the textbook name of the method.
 """
 
+import threading
+
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_never, wait_random_exponential
 
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
+    BudgetSpent,
     JournalFull,
     Retryable,
     SourceChanged,
@@ -17,6 +20,7 @@ from replicator.errors import (
     TransferError,
     Unavailable,
 )
+from replicator.transfer.concurrency import Concurrency
 
 _SOURCE_CHANGED_MAX_S = 2.0
 """A file in motion is no fault: look again soon, however often it moved."""
@@ -24,11 +28,18 @@ _SOURCE_CHANGED_MAX_S = 2.0
 _KEYS_TO_CLOSE = 3
 """So many different keys failing in a row mean the endpoint, not the keys."""
 
+_SHARED = (Unavailable, Throttled, AccessDenied, BucketMissing, JournalFull, BudgetSpent)
+"""Errors that other keys of the endpoint will meet as well."""
+
+SMALL_PER_BULK = 4
+"""So many slots for small files there are to one for large ones."""
+
 
 class RetryPolicy:
     """How long a failed key waits before it is looked at again."""
 
     def __init__(self, *, max_s: float, parked_s: float) -> None:
+        self._max_s = max_s
         self._parked_s = parked_s
         self._retrying = Retrying(
             retry=retry_if_exception_type(Retryable),
@@ -48,58 +59,94 @@ class RetryPolicy:
             return min(delay_s, _SOURCE_CHANGED_MAX_S) if error.retry_after_s is None else error.retry_after_s
         if isinstance(error, Throttled) and error.retry_after_s is not None:
             return max(delay_s, error.retry_after_s)
+        if isinstance(error, BudgetSpent):
+            return min(self._max_s, error.retry_after_s)  # asking costs nothing, and the budget may be raised meanwhile
         return delay_s
 
 
 class Gate:
-    """Whether an endpoint is worth asking. Closed, it lets one probe through each time its wait is over."""
+    """What an endpoint bears: closed, it lets one probe through each time its wait is over; open, so many at a time.
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._policy = policy
-        self._failed_keys: set[str] = set()
+    Safe from any thread.
+    """
+
+    def __init__(self, policy: RetryPolicy, concurrency: Concurrency) -> None:
+        self.concurrency = concurrency
         self.failures = 0
         """Failures since the endpoint last answered, counted once they closed the gate."""
-        self._closed_until_s = 0.0
-        self._is_probing = False
         self.error: TransferError | None = None
         """Why it is closed; None while it is open."""
+        self._policy = policy
+        self._lock = threading.Lock()
+        self._failed_keys: set[str] = set()
+        self._closed_until_s = 0.0
+        self._is_probing = False
+        self._running = [0, 0]
+
+    def enter(self, now_s: float, *, is_bulk: bool) -> bool:
+        """Take a slot, if there is one and the gate admits; give it back with `leave`.
+
+        Large files have slots beside those of small ones, a quarter as many, so that neither waits for the other.
+        """
+        if not self.has_slot(is_bulk=is_bulk) or not self.admits(now_s):
+            return False
+        with self._lock:
+            self._running[is_bulk] += 1
+        return True
+
+    def has_slot(self, *, is_bulk: bool) -> bool:
+        """Whether a slot is free, gate or no gate."""
+        limit = self.concurrency.limit
+        return self._running[is_bulk] < (max(1, limit // SMALL_PER_BULK) if is_bulk else limit)
+
+    def leave(self, *, is_bulk: bool) -> None:
+        """Give back a slot."""
+        with self._lock:
+            self._running[is_bulk] -= 1
 
     def admits(self, now_s: float) -> bool:
         """Whether a request may be made now. A closed gate that admits waits for that probe's verdict."""
-        if self.error is None:
+        with self._lock:
+            if self.error is None:
+                return True
+            if self._is_probing or now_s < self._closed_until_s:
+                return False
+            self._is_probing = True
             return True
-        if self._is_probing or now_s < self._closed_until_s:
-            return False
-        self._is_probing = True
-        return True
 
     def opens_s(self) -> float | None:
         """When a closed gate admits its next probe; None while open or while a probe is on its way."""
-        return None if self.error is None or self._is_probing else self._closed_until_s
+        with self._lock:
+            return None if self.error is None or self._is_probing else self._closed_until_s
 
     def released(self) -> None:
         """The admitted job made no request after all."""
-        self._is_probing = False
+        with self._lock:
+            self._is_probing = False
 
     def succeeded(self) -> None:
         """The endpoint answered a request as it should."""
-        self._failed_keys.clear()
-        self.failures = 0
-        self._is_probing = False
-        self.error = None
+        with self._lock:
+            self._failed_keys.clear()
+            self.failures = 0
+            self._is_probing = False
+            self.error = None
 
     def failed(self, key: str, error: TransferError, now_s: float) -> None:
         """A request failed. Errors that say nothing about other keys only end a probe."""
-        self._is_probing = False
-        if not isinstance(error, Unavailable | Throttled | AccessDenied | BucketMissing | JournalFull):
-            return
-        self._failed_keys.add(key)
-        may_be_the_key = isinstance(error, Unavailable | AccessDenied)
-        if self.error is None and may_be_the_key and len(self._failed_keys) < _KEYS_TO_CLOSE:
-            return
-        self.failures += 1
-        self.error = error
-        self._closed_until_s = now_s + self._wait_s(error)
+        if isinstance(error, Throttled):
+            self.concurrency.throttled()
+        with self._lock:
+            self._is_probing = False
+            if not isinstance(error, _SHARED):
+                return
+            self._failed_keys.add(key)
+            may_be_the_key = isinstance(error, Unavailable | AccessDenied)
+            if self.error is None and may_be_the_key and len(self._failed_keys) < _KEYS_TO_CLOSE:
+                return
+            self.failures += 1
+            self.error = error
+            self._closed_until_s = now_s + self._wait_s(error)
 
     def _wait_s(self, error: TransferError) -> float:
         """A refusal is asked again at the pace of an outage: credentials may be mended at any moment."""

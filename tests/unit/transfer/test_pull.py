@@ -1,63 +1,99 @@
 """What is published of a download: only the announced length, and bytes that fit the ETag or came twice."""
 
-import asyncio
 import hashlib
+import random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from replicator.checksum import composite_etag
+from replicator.config.bandwidth import Allowance, Timetable
 from replicator.errors import IntegrityFailed, Unavailable
-from replicator.model import RemoteObject
-from replicator.stores.files import Export
+from replicator.model import Fingerprint, RemoteObject
+from replicator.stores.objects import Download
 from replicator.transfer.content import PART_SIZE_KEY
 from replicator.transfer.limits import ByteBudget, Room
 from replicator.transfer.outcome import Means
-from replicator.transfer.pull import Mismatch, pull
+from replicator.transfer.pace import Bandwidth, DataBudget
+from replicator.transfer.pull import RANGE_BYTES, Mismatch, pull
 
 BODY = b"some bytes of an object"
 MD5 = hashlib.md5(BODY).hexdigest()
+SIZE = len(BODY)
 
 
 class Store:
-    """Gives these blocks, whatever is asked."""
+    """Gives these blocks for a whole object, and true ranges of BODY for a part of one."""
 
-    def __init__(self, *blocks: bytes, delay_s: float = 0.0) -> None:
+    def __init__(self, *blocks: bytes, body: bytes = b"", metadata=None) -> None:
         self._blocks = blocks
-        self._delay_s = delay_s
+        self._body = body
+        self._metadata = metadata or {}
+        self.ranges: list[tuple[int, int]] = []
+        self.fails_from = float("inf")
 
-    async def get(self, key, *, etag, offset=0):
-        for block in self._blocks:
-            await asyncio.sleep(self._delay_s)
-            yield block
+    def get(self, key, *, etag, offset=0, size=None):
+        if size is not None:
+            if offset >= self.fails_from:
+                raise Unavailable("cut")
+            self.ranges.append((offset, size))
+        blocks = self._blocks if size is None else (self._body[offset : offset + size],)
+        return Download(self._metadata, (block for block in blocks))
+
+
+class Temp:
+    """Where the bytes go, in memory."""
+
+    def __init__(self, begun: bytes = b"") -> None:
+        self.content = bytearray(begun)
+        self.mtime_ns = 0
+
+    @property
+    def size(self):
+        return len(self.content)
+
+    def blocks(self, block_bytes):
+        yield from [bytes(self.content)] if self.content else []
+
+    def write(self, block):
+        self.content += block
+
+    def finish(self, mtime_ns):
+        self.mtime_ns = mtime_ns
+        return Fingerprint(len(self.content), mtime_ns, 0, 1)
 
 
 @pytest.fixture
-def fetch(tmp_path):
-    """Pulls an object with this ETag, whose store gives these blocks; the row."""
-    export = Export(str(tmp_path))
+def means():
+    return Means(
+        part_size_bytes=8 * 2**20,
+        quiet_s=0.5,
+        open_file_ceiling_s=60,
+        resume_after_s=30,
+        budget=ByteBudget(64 * 2**20),
+        room=Room(floor_bytes=0),
+        bandwidth=Bandwidth(Timetable()),
+        data=DataBudget(Allowance(), SimpleNamespace()),
+    )
 
-    async def run(etag, *blocks, distrusted="", metadata=None, store=None, min_rate=0):
-        means = Means(
-            part_size_bytes=8 * 2**20,
-            min_rate_bytes_s=min_rate,
-            quiet_s=0.5,
-            open_file_ceiling_s=60,
-            budget=ByteBudget(8 * 2**20),
-            room=Room(floor_bytes=0),
-        )
+
+@pytest.fixture
+def fetch(means):
+    """Pulls an object with this ETag, whose store gives these blocks; the row."""
+
+    def run(etag, *blocks, distrusted="", metadata=None, store=None, temp=None, size=SIZE):
         lane: Any = SimpleNamespace(objects=store or Store(*blocks))
-        remote = RemoteObject("p/f", len(BODY), etag, 10**18, metadata)
-        with export.create_temp() as temp:
-            return await pull(lane, "f", remote, temp, distrusted=distrusted, means=means)
+        remote = RemoteObject("p/f", size, etag, 10**18, metadata)
+        temp = temp or Temp()
+        return pull(lane, "f", remote, temp, distrusted=distrusted, means=means, moved=lambda size: None)
 
     return run
 
 
-async def test_bytes_that_fit_the_etag_are_verified(fetch):
+def test_bytes_that_fit_the_etag_are_verified(fetch):
     """The MD5 of what arrived is the ETag: both sides hold the same bytes."""
-    row = await fetch(MD5, BODY[:5], BODY[5:])
+    row = fetch(MD5, BODY[:5], BODY[5:])
 
     assert (row.is_verified, row.checksum, row.etag) == (True, f"md5:{MD5}", MD5)
     assert row.fingerprint.size == len(BODY)
@@ -65,47 +101,96 @@ async def test_bytes_that_fit_the_etag_are_verified(fetch):
 
 @pytest.mark.parametrize("blocks", [(BODY[:-1],), (BODY, b"x"), ()])
 @pytest.mark.parametrize("etag", [MD5, "opaque"])
-async def test_other_length_than_announced_is_discarded(fetch, etag, blocks):
+def test_other_length_than_announced_is_discarded(fetch, etag, blocks):
     """Too short or too long is never published, also where the ETag says nothing about the bytes."""
     with pytest.raises(IntegrityFailed):
-        await fetch(etag, *blocks)
+        fetch(etag, *blocks)
 
 
-async def test_opaque_etag_leaves_the_row_unverified(fetch):
+def test_opaque_etag_leaves_the_row_unverified(fetch):
     """Nothing but the length vouches for such bytes, and the row says so."""
-    row = await fetch("opaque", BODY)
+    row = fetch("opaque", BODY)
 
     assert not row.is_verified
     assert row.checksum == f"md5:{MD5}"
 
 
-async def test_bytes_that_do_not_fit_are_refused_until_they_come_twice(fetch):
+def test_bytes_that_do_not_fit_are_refused_until_they_come_twice(fetch):
     """Flipped bytes are fetched again; the same bytes a second time are what the store holds."""
     flipped = BODY[:-1] + b"X"
     with pytest.raises(Mismatch) as refusal:
-        await fetch(MD5, flipped)
+        fetch(MD5, flipped)
 
-    row = await fetch(MD5, flipped, distrusted=refusal.value.checksum)
+    row = fetch(MD5, flipped, distrusted=refusal.value.checksum)
     assert not row.is_verified
     with pytest.raises(Mismatch):
-        await fetch(MD5, b"Y" + BODY[1:], distrusted=refusal.value.checksum)
+        fetch(MD5, b"Y" + BODY[1:], distrusted=refusal.value.checksum)
 
 
-async def test_our_own_part_size_makes_a_composite_etag_conclusive(fetch):
+def test_our_own_part_size_makes_a_composite_etag_conclusive(fetch):
     """With the part size beside the object, a composite ETag vouches for the bytes as an MD5 does."""
     parts = [BODY[:10], BODY[10:20], BODY[20:]]
     etag = composite_etag([hashlib.md5(part).digest() for part in parts])
     metadata = {PART_SIZE_KEY: "10"}
 
-    assert (await fetch(etag, BODY, metadata=metadata)).is_verified
+    assert (fetch(etag, BODY, metadata=metadata)).is_verified
     with pytest.raises(Mismatch):
-        await fetch(etag, BODY[:-1] + b"X", metadata=metadata)
+        fetch(etag, BODY[:-1] + b"X", metadata=metadata)
 
 
-async def test_drip_below_the_minimum_rate_is_cut(fetch, monkeypatch):
-    """A connection that gives a byte now and then does not hold a worker for ever."""
-    monkeypatch.setattr("replicator.transfer.outcome._GRACE_S", 0.05)
-    drip = Store(*(bytes([byte]) for byte in BODY), delay_s=0.05)
+LARGE = random.Random(1).randbytes(3 * RANGE_BYTES + 5)
+LARGE_MD5 = hashlib.md5(LARGE).hexdigest()
 
-    with pytest.raises(Unavailable, match="slower"):
-        await fetch(MD5, store=drip, min_rate=10**9)
+
+def test_large_object_comes_in_ranges_and_in_order(fetch):
+    """Several connections share the work, each byte is asked for once, and the file is the object."""
+    store, temp = Store(body=LARGE), Temp()
+
+    row = fetch(LARGE_MD5, store=store, temp=temp, size=len(LARGE))
+
+    assert row.is_verified
+    assert temp.content == LARGE
+    assert sorted(store.ranges) == [(n * RANGE_BYTES, RANGE_BYTES) for n in range(3)] + [(3 * RANGE_BYTES, 5)]
+
+
+def test_cut_download_keeps_what_arrived_and_goes_on_there(fetch):
+    """A cut costs what was on its way, not what had arrived; the whole is verified all the same."""
+    store, temp = Store(body=LARGE), Temp()
+    store.fails_from = 2 * RANGE_BYTES
+    with pytest.raises(Unavailable):
+        fetch(LARGE_MD5, store=store, temp=temp, size=len(LARGE))
+    assert temp.content == LARGE[: 2 * RANGE_BYTES]
+    store.fails_from, store.ranges = float("inf"), []
+
+    row = fetch(LARGE_MD5, store=store, temp=temp, size=len(LARGE))
+
+    assert row.is_verified
+    assert temp.content == LARGE
+    assert sorted(store.ranges) == [(2 * RANGE_BYTES, RANGE_BYTES), (3 * RANGE_BYTES, 5)]
+
+
+def test_beginning_that_a_power_cut_spoilt_is_noticed(fetch):
+    """What lay in the temporary file is not believed: the checksum is over everything."""
+    temp = Temp(bytes(RANGE_BYTES))
+
+    with pytest.raises(Mismatch):
+        fetch(LARGE_MD5, store=Store(body=LARGE), temp=temp, size=len(LARGE))
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("1700000000.123456789", 1700000000123456789),
+        ("1700000000.5", 1700000000500000000),
+        ("1700000000", 1700000000000000000),
+        ("yesterday", 10**18),
+        ("-5", 10**18),
+    ],
+)
+def test_file_has_the_time_of_its_source(fetch, told, expected):
+    """The mtime that we, or rclone, wrote beside the object; that of the object where there is none to read."""
+    temp = Temp()
+
+    fetch(MD5, store=Store(BODY, metadata={"mtime": told}), temp=temp)
+
+    assert temp.mtime_ns == expected

@@ -1,192 +1,279 @@
-"""The queue: one job a path, turns, waiting, and what people see of it."""
+"""The queue: one job a path, whose turn it is, waiting, and what people see of it."""
 
-import asyncio
+import threading
+import time
 
 import pytest
 
 from replicator.errors import KeyUnsafe, SourceChanged, Unavailable
 from replicator.model import UNSEEN, Hint, RemoteObject
-from replicator.transfer.queue import Queue
-from replicator.transfer.retry import Gate, RetryPolicy
-
-POLICY = RetryPolicy(max_s=0.01, parked_s=300)
 
 
-class Lane:
-    """The queue only uses lanes as names."""
-
-
-@pytest.fixture
-def lane():
-    return Lane()
-
-
-@pytest.fixture
-def queue(lane):
-    queue = Queue()
-    queue.add_lane(lane, Gate(POLICY))
-    return queue
-
-
-async def take(queue):
-    async with asyncio.timeout(5):
-        job, _ = await queue.get()
-    return job
-
-
-async def is_idle(queue):
-    """Whether nothing is due now."""
-    getting = asyncio.create_task(queue.get())
-    done, _ = await asyncio.wait({getting}, timeout=0.05)
-    getting.cancel()
-    return not done
-
-
-async def test_hints_of_one_path_are_one_job(queue, lane):
+def test_hints_of_one_path_are_one_job(queue, worker, lane):
     """However often a path is hinted, it is looked at once."""
     assert queue.put(lane, Hint("a"))
     assert not queue.put(lane, Hint("a"))
 
-    assert (await take(queue)).relpath == "a"
-    assert await is_idle(queue)
+    assert worker.take().relpath == "a"
+    assert worker.is_idle()
 
 
-async def test_hint_in_flight_makes_the_job_run_again(queue, lane):
+def test_hint_in_flight_makes_the_job_run_again(queue, worker, lane):
     """A change during a transfer is never lost: the job is done and at once due again."""
     queue.put(lane, Hint("a"))
-    job = await take(queue)
+    job = worker.take()
     queue.put(lane, Hint("a"))
-    assert await is_idle(queue)
 
-    queue.done(job)
+    worker.done(job)
 
-    assert (await take(queue)).relpath == "a"
+    assert worker.take().relpath == "a"
 
 
-async def test_done_job_is_gone(queue, lane):
+def test_path_in_flight_is_not_taken_twice(queue, worker, lane):
+    """Two workers never have one path."""
+    queue.put(lane, Hint("a"))
+    worker.take()
+    queue.put(lane, Hint("a"), is_event=True)
+
+    assert worker.is_idle()
+
+
+def test_done_job_is_gone(queue, worker, lane):
     """A path in step holds no memory."""
     queue.put(lane, Hint("a"))
-    queue.done(await take(queue))
+    worker.done(worker.take())
 
     assert len(queue) == 0
+    assert queue.running() == 0
     assert queue.put(lane, Hint("a"))
 
 
-async def test_newest_observation_replaces_the_older(queue, lane):
+def test_newest_observation_replaces_the_older(queue, worker, lane):
     """A stale listing entry must not win over what was seen later."""
     queue.put(lane, Hint("a", RemoteObject("a", 1, "old", 0)))
     queue.put(lane, Hint("a", RemoteObject("a", 1, "new", 0)))
 
-    job = await take(queue)
-
-    assert job.remote.etag == "new"
+    assert worker.take().remote.etag == "new"
 
 
-async def test_targets_take_turns(queue, lane):
+def test_targets_take_turns(queue, worker, lane, make_lane):
     """A target with many files does not starve a quiet one."""
-    quiet = Lane()
-    queue.add_lane(quiet, Gate(POLICY))
+    quiet = make_lane()
     for number in range(10):
         queue.put(lane, Hint(f"busy{number}"))
     queue.put(quiet, Hint("quiet"))
 
-    first_two = {(await take(queue)).relpath, (await take(queue)).relpath}
+    first_two = {worker.take().relpath, worker.take().relpath}
 
     assert "quiet" in first_two
 
 
-async def test_failed_path_waits_and_the_others_go_on(queue, lane):
+def test_higher_priority_goes_first(queue, worker, lane, make_lane):
+    """As long as an urgent target has a file, the others wait."""
+    urgent = make_lane(priority=5)
+    for number in range(3):
+        queue.put(lane, Hint(f"plain{number}"))
+        queue.put(urgent, Hint(f"urgent{number}"))
+
+    taken = [worker.take().relpath for _ in range(6)]
+
+    assert taken == ["urgent0", "urgent1", "urgent2", "plain0", "plain1", "plain2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"order": "oldest"}, ["old.log", "mid.csv", "new.txt"]),
+        ({"order": "newest"}, ["new.txt", "mid.csv", "old.log"]),
+        ({"order": "smallest"}, ["mid.csv", "new.txt", "old.log"]),
+        ({"order": "pattern", "order_patterns": ("*.txt", "*.log")}, ["new.txt", "old.log", "mid.csv"]),
+    ],
+)
+def test_target_sends_in_its_order(queue, worker, make_lane, file_of, options, expected):
+    """By age, size or name, as the target's options say."""
+    lane = make_lane(**options)
+    for name, size, age_s in (("mid.csv", 1, 50), ("old.log", 300, 100), ("new.txt", 20, 5)):
+        queue.put(lane, Hint(name, local=file_of(name, size=size, age_s=age_s)))
+
+    assert [worker.take().relpath for _ in range(3)] == expected
+
+
+def test_small_files_overtake_large_ones(queue, worker, make_lane, gate_of, file_of):
+    """However many large files are first in line, most slots are for small ones, and one is always for a large one."""
+    lane = make_lane(gate_of(limit=4))
+    for number in range(5):
+        queue.put(lane, Hint(f"large{number}", local=file_of(f"large{number}", size=10**6, age_s=1000)))
+    for number in range(6):
+        queue.put(lane, Hint(f"small{number}", local=file_of(f"small{number}", size=10)))
+
+    running = [worker.take() for _ in range(5)]
+
+    assert [job.relpath for job in running] == ["large0", "small0", "small1", "small2", "small3"]
+    assert worker.is_idle()
+    worker.done(running[1])
+    assert worker.take().relpath == "small4"
+    worker.done(running[0])
+    assert worker.take().relpath == "large1"
+
+
+def test_failed_path_waits_and_the_others_go_on(queue, worker, lane):
     """A poison file blocks nobody."""
     queue.put(lane, Hint("bad"))
     queue.put(lane, Hint("good"))
-    queue.defer(await take(queue), Unavailable("no"), 300)
+    worker.defer(worker.take(), Unavailable("no"), 300)
 
-    assert (await take(queue)).relpath == "good"
-    assert await is_idle(queue)
+    assert worker.take().relpath == "good"
+    assert worker.is_idle()
     assert [job.relpath for job in queue.jobs(lane) if job.is_failing] == ["bad"]
 
 
-async def test_deferred_job_comes_back_by_itself(queue, lane):
+def test_deferred_job_comes_back_by_itself(queue, worker, lane):
     """A wait ends without anybody hinting again."""
     queue.put(lane, Hint("a"))
-    queue.defer(await take(queue), Unavailable("no"), 0.02)
+    worker.defer(worker.take(), Unavailable("no"), 0.02)
 
-    job = await take(queue)
+    job = worker.take()
 
     assert (job.relpath, job.attempts) == ("a", 1)
 
 
-async def test_event_ends_the_wait_of_a_path_parked_for_its_own_sake(queue, lane):
+def test_event_ends_the_wait_of_a_path_parked_for_its_own_sake(queue, worker, lane):
     """A mended file is looked at at once; a sweep does not hurry it, and no file hurries a dead endpoint."""
     queue.put(lane, Hint("a"))
-    queue.defer(await take(queue), KeyUnsafe("no"), 300)
+    worker.defer(worker.take(), KeyUnsafe("no"), 300)
     queue.put(lane, Hint("a"))
-    assert await is_idle(queue)
+    assert worker.is_idle()
 
     queue.put(lane, Hint("a"), is_event=True)
-    job = await take(queue)
-    queue.defer(job, Unavailable("no"), 300)
+    worker.defer(worker.take(), Unavailable("no"), 300)
     queue.put(lane, Hint("a"), is_event=True)
 
-    assert await is_idle(queue)
+    assert worker.is_idle()
 
 
-async def test_file_in_motion_is_pending_but_not_failing(queue, lane):
+def test_file_in_motion_is_pending_but_not_failing(queue, worker, lane):
     """A file that is being written is nobody's fault."""
     queue.put(lane, Hint("a"))
-    queue.defer(await take(queue), SourceChanged("busy"), 300)
+    worker.defer(worker.take(), SourceChanged("busy"), 300)
 
     (job,) = queue.jobs(lane)
     assert not job.is_failing
 
 
-async def test_closed_gate_lets_one_probe_through(queue, lane):
+def test_closed_gate_lets_one_probe_through(queue, worker, make_lane, gate_of):
     """A dead endpoint is probed by one request, not by one a file."""
-    gate = Gate(RetryPolicy(max_s=0.05, parked_s=300))
-    dead = Lane()
-    queue.add_lane(dead, gate)
+    gate = gate_of(max_s=0.05)
+    dead = make_lane(gate)
     for number in range(6):
         queue.put(dead, Hint(f"f{number}"))
     for _ in range(3):
-        job = await take(queue)
-        gate.failed(job.relpath, Unavailable("down"), asyncio.get_running_loop().time())
-        queue.defer(job, Unavailable("down"), 0.0)
+        job = worker.take()
+        gate.failed(job.relpath, Unavailable("down"), time.monotonic())
+        worker.defer(job, Unavailable("down"), 300)
 
-    probe = await take(queue)
-    assert await is_idle(queue)
+    probe = worker.take()
+    assert worker.is_idle()
     gate.succeeded()
-    queue.done(probe)
+    worker.done(probe)
+    queue.hurry()
 
-    assert {(await take(queue)).relpath for _ in range(5)} | {probe.relpath} == {f"f{n}" for n in range(6)}
+    assert {worker.take().relpath for _ in range(5)} | {probe.relpath} == {f"f{n}" for n in range(6)}
 
 
-async def test_removed_target_has_no_jobs(queue, lane):
+def test_removed_target_has_no_jobs(queue, worker, lane):
     """A target that left the configuration is not worked on; its running job ends quietly."""
     queue.put(lane, Hint("running"))
-    job = await take(queue)
+    job = worker.take()
     queue.put(lane, Hint("waiting"))
 
     queue.remove_lane(lane)
-    queue.done(job)
+    assert queue.running(lane) == 1
+    worker.done(job)
 
-    assert await is_idle(queue)
+    assert queue.running(lane) == 0
+    assert worker.is_idle()
     assert not queue.put(lane, Hint("late"))
     assert len(queue) == 0
 
 
-async def test_hurry_makes_everything_due(queue, lane):
+def test_hurry_makes_everything_due(queue, worker, lane):
     """The drain gives every waiting path one more attempt."""
     for name in ("a", "b"):
         queue.put(lane, Hint(name))
-        queue.defer(await take(queue), Unavailable("no"), 300)
+        worker.defer(worker.take(), Unavailable("no"), 300)
 
     queue.hurry()
 
-    assert {(await take(queue)).relpath, (await take(queue)).relpath} == {"a", "b"}
+    assert {worker.take().relpath, worker.take().relpath} == {"a", "b"}
 
 
-async def test_observation_defaults_to_unseen(queue, lane):
+def test_observation_defaults_to_unseen(queue, worker, lane):
     """An event knows nothing of the other side."""
     queue.put(lane, Hint("a"))
 
-    assert (await take(queue)).remote is UNSEEN
+    assert worker.take().remote is UNSEEN
+
+
+def test_deferred_job_comes_back_while_its_worker_has_another(queue, lane):
+    """A worker that goes on with a long job does not take the timer of the failed one with it."""
+    queue.put(lane, Hint("bad"))
+    queue.put(lane, Hint("long"))
+    taken = []
+    idle = threading.Thread(target=lambda: taken.append(queue.take()))
+    first = queue.take()
+    second = queue.take()
+    idle.start()
+
+    queue.defer(first[0], Unavailable("no"), 0.05)
+    queue.done([second[0]])
+    queue.put(lane, Hint("longer"))
+    queue.take()
+
+    idle.join(5)
+    queue.close()
+    assert taken[0][0].relpath == "bad"
+
+
+def test_closed_queue_lets_every_worker_go(queue, lane):
+    """Threads that wait for work end when the process does."""
+    taken = []
+    threads = [threading.Thread(target=lambda: taken.append(queue.take())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+
+    queue.close()
+
+    for thread in threads:
+        thread.join(5)
+    assert taken == [None, None, None]
+
+
+def test_every_job_is_taken_once_by_many_threads(queue, make_lane, gate_of):
+    """Jobs that come while threads wait, work and fail are all done, each by one thread, and none is left behind."""
+    lane = make_lane(gate_of(limit=8))
+    names = {f"f{number}" for number in range(500)}
+    done: list[str] = []
+
+    def work():
+        while taken := queue.take():
+            job, gate = taken
+            gate.leave(is_bulk=job.is_bulk)
+            if job.attempts == 0 and job.relpath.endswith("7"):
+                queue.defer(job, Unavailable("once"), 0.001)
+            else:
+                done.append(job.relpath)
+                queue.done([job])
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for name in sorted(names):
+        queue.put(lane, Hint(name))
+    deadline = time.monotonic() + 20
+    while len(queue) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    queue.close()
+    for thread in threads:
+        thread.join(5)
+
+    assert sorted(done) == sorted(names)

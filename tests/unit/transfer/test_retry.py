@@ -5,6 +5,7 @@ import pytest
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
+    BudgetSpent,
     IntegrityFailed,
     JournalFull,
     KeyUnsafe,
@@ -12,9 +13,15 @@ from replicator.errors import (
     Throttled,
     Unavailable,
 )
+from replicator.transfer.concurrency import Concurrency
 from replicator.transfer.retry import Gate, RetryPolicy
 
 POLICY = RetryPolicy(max_s=60, parked_s=300)
+
+
+@pytest.fixture
+def gate():
+    return Gate(POLICY, Concurrency(16))
 
 
 def longest(error, attempts):
@@ -51,9 +58,8 @@ def test_store_that_says_when_to_come_back_is_believed():
     assert POLICY.delay_s(Throttled("x", retry_after_s=20), 1) >= 20
 
 
-def test_gate_stays_open_for_one_bad_key():
+def test_gate_stays_open_for_one_bad_key(gate):
     """A key that fails again and again says nothing about the endpoint."""
-    gate = Gate(POLICY)
 
     for _ in range(20):
         gate.failed("poison", Unavailable("500"), 0.0)
@@ -61,9 +67,8 @@ def test_gate_stays_open_for_one_bad_key():
     assert gate.admits(0.0)
 
 
-def test_gate_closes_when_several_keys_fail_in_a_row():
+def test_gate_closes_when_several_keys_fail_in_a_row(gate):
     """Three different keys without a success between them: the endpoint is away."""
-    gate = Gate(POLICY)
     for key in "abc":
         assert gate.admits(0.0)
         gate.failed(key, Unavailable("down"), 0.0)
@@ -72,9 +77,8 @@ def test_gate_closes_when_several_keys_fail_in_a_row():
     assert isinstance(gate.error, Unavailable)
 
 
-def test_success_between_failures_keeps_the_gate_open():
+def test_success_between_failures_keeps_the_gate_open(gate):
     """Only failures in a row count."""
-    gate = Gate(POLICY)
     for key in "abcdef":
         gate.failed(key, Unavailable("down"), 0.0)
         gate.succeeded()
@@ -82,9 +86,8 @@ def test_success_between_failures_keeps_the_gate_open():
     assert gate.admits(0.0)
 
 
-def test_closed_gate_admits_one_probe_at_a_time_and_opens_on_success():
+def test_closed_gate_admits_one_probe_at_a_time_and_opens_on_success(gate):
     """While the probe is on its way nobody else asks."""
-    gate = Gate(POLICY)
     gate.failed("a", BucketMissing("none"), 0.0)
 
     assert not gate.admits(0.0)
@@ -96,9 +99,8 @@ def test_closed_gate_admits_one_probe_at_a_time_and_opens_on_success():
     assert gate.error is None
 
 
-def test_probe_that_made_no_request_proves_nothing():
+def test_probe_that_made_no_request_proves_nothing(gate):
     """A job that had nothing to do leaves the gate as it is, and lets the next one probe."""
-    gate = Gate(POLICY)
     gate.failed("a", BucketMissing("none"), 0.0)
     assert gate.admits(100.0)
 
@@ -109,28 +111,67 @@ def test_probe_that_made_no_request_proves_nothing():
 
 
 @pytest.mark.parametrize("error", [IntegrityFailed("x"), SourceChanged("x"), KeyUnsafe("x")])
-def test_errors_about_the_item_never_close_the_gate(error):
+def test_errors_about_the_item_never_close_the_gate(gate, error):
     """One endpoint's health is not judged by its objects' contents."""
-    gate = Gate(POLICY)
     for key in "abcdef":
         gate.failed(key, error, 0.0)
 
     assert gate.admits(0.0)
 
 
-def test_full_journal_closes_the_gate_at_once():
+def test_full_journal_closes_the_gate_at_once(gate):
     """What cannot be recorded must not be sent again and again over a metered link."""
-    gate = Gate(POLICY)
 
     gate.failed("a", JournalFull("no room"), 0.0)
 
     assert not gate.admits(0.0)
 
 
-def test_throttling_closes_the_gate_at_once():
+def test_throttling_closes_the_gate_at_once(gate):
     """The store asked for less: everybody waits."""
-    gate = Gate(POLICY)
 
     gate.failed("a", Throttled("slow down", retry_after_s=7), 10.0)
 
     assert not gate.admits(16.9)
+
+
+def test_spent_budget_closes_the_gate_and_is_asked_again_within_the_cap(gate):
+    """Everybody waits for the budget, but a budget that is raised meanwhile helps soon."""
+    gate.failed("a", BudgetSpent("spent", retry_after_s=3600), 0.0)
+
+    assert not gate.admits(59.0)
+    assert gate.admits(61.0)
+
+
+def test_throttling_halves_the_slots(gate):
+    """Less is asked for, so fewer files move at a time once the gate opens again."""
+    before = gate.concurrency.limit
+
+    gate.failed("a", Throttled("slow down"), 0.0)
+
+    assert gate.concurrency.limit == before // 2
+
+
+def test_slots_are_limited_and_come_back(gate):
+    """So many small files at a time as the endpoint bears, a quarter as many large ones beside them."""
+    limit = gate.concurrency.limit
+    small = [gate.enter(0.0, is_bulk=False) for _ in range(limit + 1)]
+    large = [gate.enter(0.0, is_bulk=True) for _ in range(limit // 4 + 1)]
+
+    gate.leave(is_bulk=False)
+
+    assert small == [True] * limit + [False]
+    assert large == [True] * (limit // 4) + [False]
+    assert gate.enter(0.0, is_bulk=False)
+    assert not gate.enter(0.0, is_bulk=False)
+
+
+def test_closed_gate_gives_out_no_slot(gate):
+    """A slot that nobody may use must not be taken."""
+    gate.failed("a", BucketMissing("none"), 0.0)
+
+    refused = [gate.enter(0.0, is_bulk=False) for _ in range(50)]
+    gate.succeeded()
+
+    assert not any(refused)
+    assert gate.enter(0.0, is_bulk=False)
