@@ -5,21 +5,25 @@ THE MAP, in the order data visits the rooms:
     cli          words on a command line; no logic
     supervisor   the running process: signals, configuration changes, drain; `once` is the same for one pass
     report       what runs -> what people see
-    engine       journal, queue, workers and stores, and the lanes that run on them
+    engine       journal, queue, workers, limits and stores, and the lanes that run on them
     config       words on disk or wire -> Settings and targets
     detect       where hints come from: watcher, debounce, sweep
     reconcile    decisions: pure functions over values
-    transfer     effects: queue, workers, push, pull, retry, limits
+    transfer     effects, on threads: queue, workers, push, pull, settle, retry, limits
     stores       the only doors to the outside: files, objects, journal
     observe      metrics, status, HTTP, logs
     model, errors, checksum    the values that travel
 
 Invariants:
 - A hint carries no verdict; it may be lost, doubled or stale.
-- Only `transfer.egress` and `transfer.ingress` write rows; only `push` and `pull` move bytes.
+- Only `transfer` writes rows: `settle`, and `egress` and `ingress` where the next step needs the row; only `push`,
+  `resumable` and `pull` move bytes.
 - The durable queue is the difference between disk and journal; everything in memory may be lost at any time.
-- Nothing is deleted on either side; absence in one listing proves nothing.
-- Every operation on an export path is in `stores.files`, relative to a directory descriptor, through no link.
+- Nothing is deleted on either side, but a file whose target says so and whose content the store has confirmed; absence
+  in one listing proves nothing.
+- `stores` and `transfer` block, and are safe from any thread; asyncio is in `detect`, `config.sources`, `supervisor`
+  and `observe.http`.
+- Every operation on an export path goes through `stores.files`, relative to a directory descriptor, through no link.
 """
 
 __version__ = "0.1.0"

@@ -105,7 +105,7 @@ def run(loaded: Loaded) -> None:
     """Replicate until told to stop: SIGTERM sends what is settled first, a second one does not."""
     from replicator import supervisor
 
-    supervisor.main(loaded.settings, _source(loaded))
+    supervisor.main(loaded.settings, _source(loaded), reread=lambda: load(loaded.flags, os.environ).settings)
 
 
 @app.command()
@@ -161,11 +161,15 @@ async def _show_plan(steps: "AsyncIterator[Step]", *, as_json: bool) -> int:
 
 @app.command()
 @with_settings
-def verify(loaded: Loaded, as_json: Json = False) -> int:  # noqa: FBT002
+def verify(
+    loaded: Loaded,
+    deep: Annotated[bool, typer.Option("--deep", help="Compare the contents by checksum: reads every file.")] = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
+) -> int:
     """Compare both sides of every target and name the differences. Exit code 3 when there are any."""
     from replicator import verify as comparison
 
-    found = asyncio.run(comparison.verify(loaded.settings, _targets(loaded)))
+    found = asyncio.run(comparison.verify(loaded.settings, _targets(loaded), is_deep=deep))
     if as_json:
         _print_json(
             [

@@ -4,6 +4,7 @@ Owns what lanes share, and opens and closes them. Never: signals, configuration 
 what a difference means.
 """
 
+import asyncio
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,12 +19,15 @@ from replicator.stores.files import Export
 from replicator.stores.journal import Journal
 from replicator.stores.lane import Lane
 from replicator.stores.objects import ObjectStore
-from replicator.stores.s3 import S3fsStore
-from replicator.transfer import ingress
+from replicator.stores.s3_engine import open_store
+from replicator.transfer import egress, ingress
+from replicator.transfer.concurrency import Concurrency
 from replicator.transfer.limits import ByteBudget, Room
 from replicator.transfer.outcome import Means
+from replicator.transfer.pace import Bandwidth, DataBudget
 from replicator.transfer.queue import Queue
-from replicator.transfer.retry import Gate, RetryPolicy
+from replicator.transfer.retry import SMALL_PER_BULK, Gate, RetryPolicy
+from replicator.transfer.settle import Settling
 from replicator.transfer.workers import Workers
 
 log = logs.get("engine")
@@ -50,7 +54,7 @@ class Engine:
         self.metrics = metrics
         self.started_ts = time.time()
         self.patrols: dict[str, Patrol] = {}
-        self.queue = Queue()
+        self.queue = Queue(bulk_bytes=settings.part_size_bytes)
         self.journal = Journal.open(str(settings.state_dir))
         if self.journal.set_aside:
             log.error(
@@ -61,15 +65,20 @@ class Engine:
         self._policy = RetryPolicy(max_s=settings.retry_max_s, parked_s=settings.parked_retry_s)
         self._endpoints: dict[Storage, _Endpoint] = {}
         self._ingress_by_root: dict[str, list[Lane]] = {}
-        means = Means(
+        self.means = Means(
             part_size_bytes=settings.part_size_bytes,
-            min_rate_bytes_s=settings.min_rate_bytes_s,
             quiet_s=settings.debounce_quiet_s,
             open_file_ceiling_s=settings.open_file_ceiling_s,
+            resume_after_s=settings.resume_after_s,
             budget=ByteBudget(settings.transfer_memory_bytes),
             room=Room(floor_bytes=settings.free_space_floor_bytes),
+            bandwidth=Bandwidth(settings.bandwidth),
+            data=DataBudget(settings.data_budget, usage=self.journal),
         )
-        self.workers = Workers(self.queue, limit=settings.transfers, means=means, policy=self._policy, metrics=metrics)
+        self.settling = Settling(self.queue, self.journal, policy=self._policy, metrics=metrics)
+        # Large files have slots beside the small ones.
+        threads = settings.transfers + max(1, settings.transfers // SMALL_PER_BULK)
+        self.workers = Workers(self.queue, self.settling, threads=threads, means=self.means)
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,8 +87,12 @@ class Engine:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         for endpoint in self._endpoints.values():
-            await endpoint.store.close()
-        await self.journal.close()
+            await asyncio.to_thread(endpoint.store.close)
+        await asyncio.to_thread(self._close_journal)
+
+    def _close_journal(self) -> None:
+        self.means.data.flush()
+        self.journal.close()
 
     async def open(self, target: Target) -> Patrol:
         """Open a lane for the target and mend what a crash left in it. The caller runs the patrol."""
@@ -95,8 +108,8 @@ class Engine:
             number=self.journal.target(target.identity),
             ingress_beside=beside,
         )
+        await asyncio.to_thread((egress if is_egress else ingress).recover, lane)
         if not is_egress:
-            await ingress.recover(lane)
             beside.append(lane)
         endpoint.lanes += 1
         self.queue.add_lane(lane, endpoint.gate)
@@ -134,7 +147,21 @@ class Engine:
         endpoint.lanes -= 1
         if not endpoint.lanes:
             del self._endpoints[lane.target.storage]
-            await endpoint.store.close()
+            await asyncio.to_thread(endpoint.store.close)
+
+    def adjust(self, settings: Settings) -> list[str]:
+        """Take over what may change while transfers run; the names of what differs and waits for a restart."""
+        self.means.bandwidth.replace(settings.bandwidth)
+        self.means.data.replace(settings.data_budget)
+        now = {"bandwidth": settings.bandwidth, "data_budget": settings.data_budget}
+        self.settings = self.settings.model_copy(update=now)
+        return [name for name in type(settings).model_fields if getattr(settings, name) != getattr(self.settings, name)]
+
+    @property
+    def concurrency(self) -> int:
+        """Small files that may be moved at a time now, at the endpoint that bears the most."""
+        limits = (endpoint.gate.concurrency.limit for endpoint in self._endpoints.values())
+        return max(limits, default=self.settings.transfers)
 
     def gate(self, target: Target) -> Gate:
         """The gate before the target's endpoint."""
@@ -144,16 +171,16 @@ class Engine:
         if storage not in self._endpoints:
             logs.hide(storage.access_key_id)
             logs.hide(storage.secret_access_key)
-            store = S3fsStore(
+            logs.hide(storage.session_token)
+            store = open_store(
+                self.settings.s3_engine,
                 storage,
                 connections=self.settings.transfers + _SPARE_CONNECTIONS,
                 connect_timeout_s=self.settings.connect_timeout_s,
                 read_timeout_s=self.settings.read_timeout_s,
-                on_request=self._count_request,
+                min_rate_bytes_s=self.settings.min_rate_bytes_s,
+                part_size_bytes=self.settings.part_size_bytes,
+                on_request=self.metrics.requested,
             )
-            self._endpoints[storage] = _Endpoint(store, Gate(self._policy))
+            self._endpoints[storage] = _Endpoint(store, Gate(self._policy, Concurrency(self.settings.transfers)))
         return self._endpoints[storage]
-
-    def _count_request(self, operation: str, code: str, seconds: float) -> None:
-        self.metrics.s3_requests.labels(operation, code).inc()
-        self.metrics.s3_request_seconds.labels(operation).observe(seconds)

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from replicator.stores.lane import Lane
 
 _ATTEMPTS = 4
 """A path or an endpoint that failed this often in one pass is reported and left to the next."""
+
+_LOOK_S = 0.25
 
 _PACE = {"watcher": "off", "retry_max_s": 4.0, "parked_retry_s": 0.5}
 """Somebody is waiting for the pass to end: it fails after seconds where the service would wait for minutes."""
@@ -62,7 +65,8 @@ async def _pass(engine: Engine, patrols: list[Patrol]) -> None:
     while any(
         job.attempts < _ATTEMPTS and engine.gate(job.lane.target).failures < _ATTEMPTS for job in engine.queue.jobs()
     ):
-        await engine.queue.wait_for_change()
+        with contextlib.suppress(TimeoutError):  # a look at every job is dear, one at their number is not
+            await asyncio.wait_for(engine.queue.wait_until(at_most=0), _LOOK_S)
 
 
 async def _sweep(patrol: Patrol) -> None:

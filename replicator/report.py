@@ -6,11 +6,13 @@ from collections import Counter
 from replicator import __version__
 from replicator.detect.patrol import Patrol
 from replicator.engine import Engine
-from replicator.errors import AccessDenied, BucketMissing, DiskFull, JournalFull, TransferError
+from replicator.errors import AccessDenied, BucketMissing, BudgetSpent, DiskFull, JournalFull, TransferError
 from replicator.model import Target
 from replicator.observe.status import (
     ConfigView,
     FailingFile,
+    LinkView,
+    MovingFile,
     SkippedFile,
     Snapshot,
     State,
@@ -19,7 +21,7 @@ from replicator.observe.status import (
     readiness,
 )
 from replicator.stores.kernel import watch_limit
-from replicator.transfer.queue import Job
+from replicator.transfer.job import Job
 
 _LISTED_FILES = 20
 """Failing and skipped files that are named; the counts beside them are whole."""
@@ -27,6 +29,7 @@ _LISTED_FILES = 20
 _FIXES: tuple[tuple[type[TransferError], str], ...] = (
     (AccessDenied, "Check the access key, its permissions and the device's clock; nothing is lost meanwhile."),
     (BucketMissing, "Create the bucket or correct BUCKET_NAME; nothing is lost meanwhile."),
+    (BudgetSpent, "Wait, or raise REPLICATOR_DATA_BUDGET; nothing is lost meanwhile."),
     (JournalFull, "Free space where the state directory is; nothing is lost, and it goes on by itself."),
     (TransferError, "Check endpoint, network and certificate; it is tried again by itself, nothing is lost."),
 )
@@ -47,18 +50,32 @@ def snapshot(engine: Engine, config: ConfigView, *, is_draining: bool) -> Snapsh
         is_ready=not reasons,
         not_ready=reasons,
         config=config,
-        transfers_in_flight=engine.workers.in_flight,
-        transfers_limit=engine.workers.limit,
+        transfers_in_flight=engine.queue.running(),
+        transfers_limit=engine.concurrency,
         queue_jobs=len(engine.queue),
         watch_limit=watch_limit(),
         targets=targets,
+        link=_link_view(engine),
+    )
+
+
+def _link_view(engine: Engine) -> LinkView:
+    bandwidth, budget = engine.means.bandwidth, engine.means.data.view()
+    return LinkView(
+        up_limit=bandwidth.rate("up"),
+        down_limit=bandwidth.rate("down"),
+        up_achieved=bandwidth.measured_bytes_s("up"),
+        down_achieved=bandwidth.measured_bytes_s("down"),
+        budget_bytes=budget.limit_bytes if budget else 0,
+        budget_used_bytes=budget.used_bytes if budget else 0,
+        budget_relief_ts=budget.relief_ts if budget else None,
     )
 
 
 def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
     lane, now_s = patrol.lane, time.monotonic()
     target = lane.target
-    jobs = list(engine.queue.jobs(lane))
+    jobs = engine.queue.jobs(lane)
     closed = engine.gate(target).error
     # While the endpoint is away every path fails in the same way: that is one fault, and it is the target's.
     shared = closed.reason if closed else ""
@@ -81,12 +98,12 @@ def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
         pending_files=len(jobs),
         pending_bytes=sum(job.size for job in jobs),
         oldest_pending_s=max((now_s - job.changed_s for job in jobs), default=0.0),
-        in_flight=tuple(job.relpath for job in jobs if job.is_running),
+        in_flight=tuple(MovingFile(job.relpath, job.size, job.moved_bytes) for job in jobs if job.is_running),
         failing=tuple(_failing_file(job, now_s) for job in failing[:_LISTED_FILES]),
         failing_by_reason=Counter(job.error.reason for job in failing if job.error),
         skipped=tuple(SkippedFile(name, why) for name, why in list(skipped.items())[:_LISTED_FILES]),
         skipped_by_reason=Counter(skipped.values()),
-        last_success_ts=engine.workers.last_success_ts.get(lane),
+        last_success_ts=engine.settling.last_success_ts.get(lane),
         last_sweep_ts=patrol.swept_ts,
         last_sweep_s=patrol.report.busy_s if patrol.report else 0.0,
         journal_rows=rows,
@@ -103,7 +120,7 @@ def _state(engine: Engine, patrol: Patrol, jobs: list[Job], failing: list[Job]) 
     if report and report.blocked:
         return State.BLOCKED, report.blocked, report.fix
     if error:
-        where = "" if isinstance(error, JournalFull) else f"{patrol.lane.target.storage.endpoint}: "
+        where = "" if isinstance(error, JournalFull | BudgetSpent) else f"{patrol.lane.target.storage.endpoint}: "
         return State.BLOCKED, f"{where}{error}", next(fix for kind, fix in _FIXES if isinstance(error, kind))
     if report is None:
         return State.STARTING, "", ""

@@ -8,15 +8,17 @@ Source: Kubernetes pod lifecycle (SIGTERM, then SIGKILL after the grace period):
 import asyncio
 import contextlib
 import dataclasses
+import os
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from replicator import report
+from replicator.config.documents import stamps
 from replicator.config.settings import Settings
+from replicator.config.sources.follow import POLL_S
 from replicator.config.sources.source import Source
-from replicator.detect.patrol import Patrol
 from replicator.engine import Engine
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.model import Target
@@ -31,11 +33,14 @@ log = logs.get("supervisor")
 class Supervisor:
     """One process that replicates until it is told to stop."""
 
-    def __init__(self, engine: Engine, source: Source) -> None:
+    def __init__(self, engine: Engine, source: Source, reread: Callable[[], Settings]) -> None:
+        """`reread` loads the settings anew: caps and budgets may change while transfers run. Raises ConfigError."""
         self._engine = engine
         self._source = source
+        self._reread = reread
         self._config = ConfigView(source=engine.settings.source, generation=0, valid=False)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._is_reread_wanted = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -51,6 +56,8 @@ class Supervisor:
             self._start(group, "workers", self._engine.workers.run())
             await self._apply(first, group)
             self._start(group, "configuration", self._follow(changes, group))
+            self._start(group, "settings", self._follow_settings())
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._is_reread_wanted.set)
             await self._stop.wait()
             await self._drain(group)
             for task in self._tasks.values():
@@ -103,12 +110,31 @@ class Supervisor:
             else:
                 await self._apply(change, group)
 
+    async def _follow_settings(self) -> None:
+        """Read the settings again when their file changes, and on SIGHUP."""
+        config = self._engine.settings.config
+        paths = [config] if config else []
+        while True:
+            self._is_reread_wanted.clear()
+            mark = await asyncio.to_thread(stamps, paths)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_reread_wanted.wait(), POLL_S if paths else None)
+            if not self._is_reread_wanted.is_set() and await asyncio.to_thread(stamps, paths) == mark:
+                continue
+            try:
+                waiting = self._engine.adjust(await asyncio.to_thread(self._reread))
+            except ConfigError as error:
+                log.error("settings rejected, the last good ones stay in force", error=error)
+            else:
+                log.info("settings read again", waiting=", ".join(waiting))
+
     async def _apply(self, targets: tuple[Target, ...], group: asyncio.TaskGroup) -> None:
         """Bring the running lanes to the wanted ones; those whose target did not change notice nothing."""
         wanted = {target.id: target for target in targets}
         for patrol in list(self._engine.patrols.values()):
             if wanted.get(patrol.lane.target.id) != patrol.lane.target:
-                await self._close(patrol)
+                await self._end(f"patrol {patrol.lane.target.id}")
+                self._engine.detach(patrol)
                 group.create_task(self._engine.release(patrol.lane), name=f"release {patrol.lane.target.id}")
         # All are open before the first one looks: egress knows the files of ingress by the lanes beside it.
         opened = [await self._engine.open(target) for target in targets if target.id not in self._engine.patrols]
@@ -118,10 +144,6 @@ class Supervisor:
             source=self._config.source, generation=self._config.generation + 1, valid=True, applied_ts=time.time()
         )
         log.info("configuration applied", generation=self._config.generation, targets=len(targets))
-
-    async def _close(self, patrol: Patrol) -> None:
-        await self._end(f"patrol {patrol.lane.target.id}")
-        self._engine.detach(patrol)
 
     async def _drain(self, group: asyncio.TaskGroup) -> None:
         """Stop intake, look once more at every egress target, send what is settled; report what is left."""
@@ -139,7 +161,7 @@ class Supervisor:
         sending.cancel()
         skip.cancel()
         for patrol in self._engine.patrols.values():
-            left = list(self._engine.queue.jobs(patrol.lane))
+            left = self._engine.queue.jobs(patrol.lane)
             if left:
                 log.warning(
                     "left for the next start",
@@ -156,18 +178,21 @@ class Supervisor:
         await self._engine.queue.wait_until(at_most=0)
 
 
-def main(settings: Settings, source: Source) -> None:
+def main(settings: Settings, source: Source, *, reread: Callable[[], Settings]) -> None:
     """`replicator run`: ends normally only after a signal. Raises ConfigError or JournalError."""
     ignore_lease_signals()
     try:
-        asyncio.run(_run(settings, source))
+        is_stuck = asyncio.run(_run(settings, source, reread))
     except* ReplicatorError as errors:
         raise _first(errors) from errors
+    if is_stuck:  # in a request that nothing can cut short; the journal knows what it did not confirm
+        os._exit(0)
 
 
-async def _run(settings: Settings, source: Source) -> None:
+async def _run(settings: Settings, source: Source, reread: Callable[[], Settings]) -> bool:
     async with Engine(settings, Metrics()) as engine:
-        await Supervisor(engine, source).run()
+        await Supervisor(engine, source, reread).run()
+        return engine.workers.are_stuck
 
 
 def _first(errors: BaseExceptionGroup[ReplicatorError]) -> ReplicatorError:

@@ -1,21 +1,28 @@
 """`replicator verify`: both sides of every target side by side, by size and by the version that the journal recorded.
 
-Looks only. Sizes always count; where the journal knows a file, its fingerprint and the object's ETag count too. Objects
-that have no file are no difference for egress: files removed on the device stay in the bucket.
+Looks only. Sizes always count; where the journal knows a file, its fingerprint and the object's ETag count too, or,
+when asked to look deep, the contents whatever the journal says: the file is read and its checksum compared with the
+one that the ETag is; an object whose ETag tells nothing is fetched. Objects that have no file are no difference for
+egress: files removed on the device stay in the bucket.
 """
 
 import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 
+from replicator.checksum import checksum_of, written
 from replicator.config.settings import Settings
 from replicator.engine import Engine
-from replicator.errors import KeyUnsafe
-from replicator.model import Direction, LocalFile, RemoteObject, Row, Target
+from replicator.errors import KeyUnsafe, ObjectMissing, Refused, RemoteChanged, SourceChanged
+from replicator.model import LocalFile, RemoteObject, Row, Target
 from replicator.observe.metrics import Metrics
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import is_marker, key_of, relpath_of
 from replicator.reconcile.march import march
 from replicator.stores.lane import Lane
+from replicator.transfer.content import part_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +42,55 @@ class Comparison:
     differences: list[Difference] = field(default_factory=list)
 
 
-async def verify(settings: Settings, targets: tuple[Target, ...]) -> list[Comparison]:
-    """Compare every target. Raises TransferError when a bucket cannot be listed."""
+async def verify(settings: Settings, targets: tuple[Target, ...], *, is_deep: bool = False) -> list[Comparison]:
+    """Compare every target. Raises TransferError when a bucket cannot be listed, or, looking deep, be read."""
     async with Engine(settings, Metrics()) as engine:
         # All are open before the first is compared: egress knows the files of ingress by the lanes beside it.
         patrols = [await engine.open(target) for target in targets]
-        return [await _compare(patrol.lane) for patrol in patrols]
+        return [await asyncio.to_thread(_compare, patrol.lane, is_deep=is_deep) for patrol in patrols]
 
 
-async def _compare(lane: Lane) -> Comparison:
+_DEEP_THREADS = 4
+"""Files that are read at a time: reading and hashing leave the interpreter free."""
+
+
+def _compare(lane: Lane, *, is_deep: bool) -> Comparison:
     found = Comparison(lane.target)
-    remotes = await _remotes(lane)
-    files = await asyncio.to_thread(_files, lane)
-    for relpath, local, remote in march(sorted(files.items()), sorted(remotes.items())):
-        problem = _problem(lane, local, remote, lane.row(relpath))
+    pairs = march(sorted(_files(lane).items()), sorted(_remotes(lane).items()))
+    for relpath, is_pair, problem in _looked_at(lane, pairs, is_deep=is_deep):
         if problem:
             found.differences.append(Difference(relpath, problem))
         else:
-            found.equal += local is not None and remote is not None
+            found.equal += is_pair
     return found
 
 
-async def _remotes(lane: Lane) -> dict[str, RemoteObject]:
+_Pair = tuple[str, LocalFile | None, RemoteObject | None]
+
+
+def _looked_at(lane: Lane, pairs: Iterator[_Pair], *, is_deep: bool) -> Iterator[tuple[str, bool, str]]:
+    """relpath, whether both sides have it, and what is different."""
+
+    def look(pair: _Pair) -> tuple[str, bool, str]:
+        relpath, local, remote = pair
+        problem = _difference(lane, local, remote)
+        if not problem and local is not None and remote is not None:
+            row = lane.row(relpath)
+            problem = (
+                _content_difference(lane, local, remote) if is_deep else _version_difference(lane, local, remote, row)
+            )
+        return relpath, local is not None and remote is not None, problem
+
+    if not is_deep:
+        yield from map(look, pairs)
+        return
+    with ThreadPoolExecutor(_DEEP_THREADS) as threads:
+        yield from threads.map(look, pairs)
+
+
+def _remotes(lane: Lane) -> dict[str, RemoteObject]:
     target, found = lane.target, {}
-    async for page in lane.objects.list(target.prefix.text):
+    for page in lane.objects.list(target.prefix.text):
         for item in page:
             try:
                 relpath = relpath_of(target.prefix, item.key, subdir=target.subdir)
@@ -82,18 +114,40 @@ def _files(lane: Lane) -> dict[str, LocalFile]:
     return found
 
 
-def _problem(lane: Lane, local: LocalFile | None, remote: RemoteObject | None, row: Row | None) -> str:
-    is_egress = lane.target.direction is Direction.EGRESS
+def _difference(lane: Lane, local: LocalFile | None, remote: RemoteObject | None) -> str:
+    """What can be told without the content."""
     if local is None:
-        return "" if is_egress else "missing on the device"
+        return "" if lane.is_egress else "missing on the device"
     if remote is None:
-        return "missing in the bucket" if is_egress else ""
+        return "missing in the bucket" if lane.is_egress else ""
     if local.fingerprint.size != remote.size:
         return f"{local.fingerprint.size} bytes on the device, {remote.size} in the bucket"
+    return ""
+
+
+def _version_difference(lane: Lane, local: LocalFile, remote: RemoteObject, row: Row | None) -> str:
     if row is None:
         return "same size, but never confirmed by replicator; `replicator sync` compares the contents"
     if row.etag != remote.etag:
-        return "the object was overwritten by somebody else" if is_egress else "a newer object waits in the bucket"
+        return "the object was overwritten by somebody else" if lane.is_egress else "a newer object waits in the bucket"
     if not row.fingerprint.matches(local.fingerprint):
-        return "the file changed and is not sent yet" if is_egress else "the file was edited on the device"
+        return "the file changed and is not sent yet" if lane.is_egress else "the file was edited on the device"
     return ""
+
+
+def _content_difference(lane: Lane, local: LocalFile, remote: RemoteObject) -> str:
+    try:
+        if "-" in remote.etag:  # only HEAD tells how long its parts were
+            remote = lane.objects.head(remote.key)
+        with lane.export.open(local.relpath) as file:
+            wanted = {written(remote.etag, part_size_bytes=size): size for size in part_sizes(remote)}
+            if any(checksum_of(file.blocks(), part_size_bytes=size) == text for text, size in wanted.items()):
+                return ""
+            # An ETag that is no MD5 of the content, as with some encryption, proves nothing either way.
+            with closing(lane.objects.get(remote.key, etag=remote.etag).blocks) as blocks:
+                is_equal = checksum_of(blocks) == checksum_of(file.blocks())
+    except (ObjectMissing, RemoteChanged, SourceChanged) as error:
+        return f"moved while it was compared: {error}"
+    except Refused as error:
+        return f"cannot be compared: {error}"
+    return "" if is_equal else "the contents differ"

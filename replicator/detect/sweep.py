@@ -119,7 +119,7 @@ class EgressSweep:
         """
         prefix = self._lane.target.prefix.text
         try:
-            pages = [page async for page in self._lane.objects.list(prefix)]
+            pages = await asyncio.to_thread(list, self._lane.objects.list(prefix))
         except TransferError as error:
             return None, error
         return {item.key.removeprefix(prefix): item for item in chain.from_iterable(pages)}, None
@@ -157,7 +157,9 @@ class EgressSweep:
             matched += row is not None
             if not is_included(file.relpath, lane.target.options):
                 continue
-            if classify_egress(file, UNSEEN, row) is Action.SKIP or lane.is_echo(file):
+            is_in_step = classify_egress(file, UNSEEN, row) is Action.SKIP
+            is_to_go = lane.target.options.delete_after_upload and row is not None and row.is_verified
+            if (is_in_step and not is_to_go) or lane.is_echo(file):
                 continue
             try:
                 key_of(lane.target.prefix, file.relpath)
@@ -195,7 +197,8 @@ class IngressSweep:
         rows = _Stretches(lane.rows())
         absent: list[str] = []
         try:
-            async for page in lane.objects.list(lane.target.prefix.text):
+            pages = lane.objects.list(lane.target.prefix.text)
+            while page := await asyncio.to_thread(next, pages, None):
                 objects = self._mapped(page, report)
                 bound = objects[-1][0] if objects else ""
                 began = time.monotonic()

@@ -56,6 +56,7 @@ FIELDS: Mapping[str, str] = {
     "task": "name of the task",
     "url": "where in the bucket, without credentials",
     "version": "version of replicator",
+    "waiting": "settings that take effect at the next start",
     "watches": "directories under watch",
     "workload": "name of the workload",
 }

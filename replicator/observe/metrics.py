@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from replicator.observe import words
-from replicator.observe.status import Snapshot, State, TargetView
+from replicator.observe.status import LinkView, Snapshot, State, TargetView
 
 
 class Kind(enum.StrEnum):
@@ -40,7 +40,7 @@ class Metric:
 
 
 WHO = ("workload", "direction", "target")
-OUTCOMES = ("copied", "adopted", "forgotten", "conflict", "failed")
+OUTCOMES = ("copied", "adopted", "forgotten", "freed", "conflict", "failed")
 STAGES = ("detect", "queue", "transfer", "total")
 BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """1 ms (an event on an idle system) to 10 min (a large file on a slow link); 15 s is the sweep's promise."""
@@ -96,6 +96,16 @@ TABLE: Mapping[str, Metric] = {
     ),
     "transfers_in_flight": Metric("replicator_transfers_in_flight", _G, (), "Files being moved now."),
     "transfers_limit": Metric("replicator_transfers_limit", _G, (), "Files that may be moved at a time now."),
+    "bandwidth_limit": Metric(
+        "replicator_bandwidth_limit_bytes_per_second", _G, ("way",), "Cap in force, up or down; none while unlimited."
+    ),
+    "bandwidth_achieved": Metric(
+        "replicator_bandwidth_achieved_bytes_per_second", _G, ("way",), "What one transfer achieves lately."
+    ),
+    "data_budget_bytes": Metric(
+        "replicator_data_budget_bytes", _G, (), "Bytes that may move in the budget's period; 0 is unlimited."
+    ),
+    "data_budget_used_bytes": Metric("replicator_data_budget_used_bytes", _G, (), "Bytes of it that have moved."),
     "watch_limit": Metric("replicator_watch_limit", _G, (), "Watches that the kernel allows; NaN when not known."),
     "queue_jobs": Metric("replicator_queue_jobs", _G, (), "Jobs in the queue, of all targets."),
     "config_valid": Metric(
@@ -163,6 +173,10 @@ class Metrics:
     free_bytes: Gauge
     transfers_in_flight: Gauge
     transfers_limit: Gauge
+    bandwidth_limit: Gauge
+    bandwidth_achieved: Gauge
+    data_budget_bytes: Gauge
+    data_budget_used_bytes: Gauge
     watch_limit: Gauge
     queue_jobs: Gauge
     config_valid: Gauge
@@ -178,6 +192,7 @@ class Metrics:
         # The client library would add a `_created` series to each counter and histogram: twice the series for nothing.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot the annotation
         self._registry = CollectorRegistry()
+        self._request_series: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         for attribute, metric in TABLE.items():
             setattr(self, attribute, self._declare(metric))
 
@@ -201,6 +216,7 @@ class Metrics:
         self.transfers_limit.set(snapshot.transfers_limit)
         self.watch_limit.set(math.nan if snapshot.watch_limit is None else snapshot.watch_limit)
         self.queue_jobs.set(snapshot.queue_jobs)
+        self._publish_link(snapshot.link)
         self.config_valid.set(snapshot.config.valid)
         self.config_generation.set(snapshot.config.generation)
         applied_ts = snapshot.config.applied_ts
@@ -210,6 +226,16 @@ class Metrics:
         for view in snapshot.targets:
             self._publish_target(view)
             self._begin_counters(view)
+
+    def _publish_link(self, link: LinkView) -> None:
+        self.data_budget_bytes.set(link.budget_bytes)
+        self.data_budget_used_bytes.set(link.budget_used_bytes)
+        ways = {"up": (link.up_limit, link.up_achieved), "down": (link.down_limit, link.down_achieved)}
+        for way, (limit, achieved) in ways.items():
+            if limit is not None:
+                self.bandwidth_limit.labels(way).set(limit)
+            if achieved is not None:
+                self.bandwidth_achieved.labels(way).set(achieved)
 
     def _publish_target(self, view: TargetView) -> None:
         labels = who(view)
@@ -242,9 +268,37 @@ class Metrics:
         for counter in (self.bytes, self.sweeps, self.sweep_found):
             counter.labels(*labels)
 
+    def requested(self, operation: str, code: str, seconds: float) -> None:
+        """Count one S3 request. Called for each, so the series are looked up once."""
+        series = self._request_series.get((operation, code))
+        if series is None:
+            series = self.s3_requests.labels(operation, code), self.s3_request_seconds.labels(operation)
+            self._request_series[operation, code] = series
+        series[0].inc()
+        series[1].observe(seconds)
+
+    def put_off(self, target: Labelled, reason: str) -> None:
+        """Count an attempt that is put off to a later time."""
+        self.retries.labels(*who(target), reason).inc()
+
     def forget_target(self, target: Labelled) -> None:
         """Drop the series of a target that is gone for good."""
         labels = dict(zip(WHO, who(target), strict=True))
         for attribute, metric in TABLE.items():
             if metric.labels[: len(WHO)] == WHO:
                 getattr(self, attribute).remove_by_labels(labels)
+
+
+class TargetSeries:
+    """The series of one target that move with every file, looked up once."""
+
+    def __init__(self, metrics: Metrics, target: Labelled) -> None:
+        labels = who(target)
+        self.files: Mapping[str, Counter] = {word: metrics.files.labels(*labels, word) for word in OUTCOMES}
+        self.bytes: Counter = metrics.bytes.labels(*labels)
+        self._latency = {stage: metrics.latency.labels(str(target.direction), stage) for stage in STAGES}
+
+    def took(self, **stages: float) -> None:
+        """Observe the seconds of each stage."""
+        for stage, seconds in stages.items():
+            self._latency[stage].observe(max(0.0, seconds))

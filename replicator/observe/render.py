@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from replicator.observe import words
-from replicator.observe.status import ConfigView, Snapshot, State, TargetView, totals, verdict
+from replicator.observe.status import ConfigView, LinkView, Snapshot, State, TargetView, totals, verdict
 
 _STYLES = {
     State.STARTING: "yellow",
@@ -22,6 +22,9 @@ _STYLES = {
     State.FAILING: "red",
 }
 _HEADINGS = ("target", "state", "lag", "pending", "failing", "last success")
+
+_WORTH_A_LINE_BYTES = 8 * 2**20
+"""Smaller files are gone before anybody has read their line."""
 
 _Say = Callable[[str], str]
 """Escapes a text for the output at hand."""
@@ -87,6 +90,10 @@ def _reasons(view: TargetView, say: _Say) -> Iterator[Text]:
         yield Text(f"  {view.state}: {say(view.reason)}")
     if view.fix:
         yield Text(f"  next step: {say(view.fix)}")
+    for moving in view.in_flight:
+        if moving.size >= _WORTH_A_LINE_BYTES:
+            done = f"{words.size(moving.moved_bytes)} of {words.size(moving.size)}"
+            yield Text(f"  moving: {say(moving.relpath)}: {done}")
     for file in view.failing:
         yield Text(f"  failing: {say(file.relpath)}: {say(file.reason)}: {say(file.message)}")
         when = f"next in {words.age(file.next_attempt_s)}" if file.next_attempt_s > 0 else "next now"
@@ -110,10 +117,26 @@ def _process(snapshot: Snapshot, say: _Say) -> Iterator[Text]:
         yield Text(f"  refused: {say(snapshot.config.error)}", "red")
     for origin in dict.fromkeys(view.origin for view in snapshot.targets if view.origin):
         yield Text(f"  from {say(origin)}")
+    if link := _link(snapshot.link, snapshot.now_ts):
+        yield Text(f"link: {link}")
     if not snapshot.is_ready:
         yield Text(f"not ready: {say('; '.join(snapshot.not_ready))}", "yellow")
     moving = f"{snapshot.transfers_in_flight} of {snapshot.transfers_limit} transfers, {snapshot.queue_jobs} queued"
     yield Text(f"replicator {say(snapshot.version)}, up {words.age(snapshot.now_ts - snapshot.started_ts)}, {moving}")
+
+
+def _link(link: LinkView, now_ts: float) -> str:
+    """Caps in force and the data budget; '' without either."""
+    parts = [
+        f"{way} at most {words.size(limit)}/s"
+        for way, limit in (("up", link.up_limit), ("down", link.down_limit))
+        if limit is not None
+    ]
+    if link.budget_bytes:
+        parts.append(f"{words.size(link.budget_used_bytes)} of {words.size(link.budget_bytes)} data budget used")
+    if link.budget_relief_ts is not None:
+        parts.append(f"nothing moves for {words.age(max(0.0, link.budget_relief_ts - now_ts))}")
+    return ", ".join(parts)
 
 
 def _configuration(config: ConfigView, now_ts: float, say: _Say) -> str:

@@ -6,6 +6,7 @@ In JSON every string is in the escaped form of `replicator.observe.words`, so th
 """
 
 import enum
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,32 @@ class SkippedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class MovingFile:
+    """A file on its way. `moved_bytes` of its `size` have gone."""
+
+    relpath: Text
+    size: int = 0
+    moved_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkView:
+    """What the link may carry and carries, bytes a second each way; and the data budget, bytes."""
+
+    up_limit: int | None = None
+    """The cap in force; None is unlimited."""
+    down_limit: int | None = None
+    up_achieved: float | None = None
+    """What one transfer achieves lately; None while not known."""
+    down_achieved: float | None = None
+    budget_bytes: int = 0
+    """What may move in the budget's period; 0 is unlimited."""
+    budget_used_bytes: int = 0
+    budget_relief_ts: float | None = None
+    """When a spent budget lets bytes move again; None while it does."""
+
+
+@dataclass(frozen=True, slots=True)
 class WatcherView:
     """How changes are noticed. `degraded` is '' while events arrive, else one sentence; sweeps go on either way."""
 
@@ -87,7 +114,7 @@ class TargetView:
     pending_bytes: int = 0
     oldest_pending_s: float = 0.0
     """Age of the oldest pending change, 0 when nothing is pending."""
-    in_flight: tuple[Text, ...] = ()
+    in_flight: tuple[MovingFile, ...] = ()
     failing: tuple[FailingFile, ...] = ()
     failing_by_reason: Mapping[Text, int] = field(default_factory=dict)
     skipped: tuple[SkippedFile, ...] = ()
@@ -136,20 +163,24 @@ class Snapshot:
     watch_limit: int | None
     """inotify watches the kernel allows; None when it is not known."""
     targets: tuple[TargetView, ...]
+    link: LinkView = LinkView()
 
 
-_SNAPSHOT: TypeAdapter[Snapshot] = TypeAdapter(Snapshot)
+@functools.cache
+def _snapshots() -> TypeAdapter[Snapshot]:
+    """Made when somebody asks: it costs as much as starting up a third of the rest."""
+    return TypeAdapter(Snapshot)
 
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
     """Plain values for `json.dumps`: the field names above, every string escaped."""
-    plain: dict[str, Any] = _SNAPSHOT.dump_python(snapshot, mode="json")
+    plain: dict[str, Any] = _snapshots().dump_python(snapshot, mode="json")
     return plain
 
 
 def from_json(plain: object) -> Snapshot:
     """The snapshot that `to_json` was given; fields of a newer version are ignored. Raises ValueError."""
-    return _SNAPSHOT.validate_python(plain)
+    return _snapshots().validate_python(plain)
 
 
 def readiness(

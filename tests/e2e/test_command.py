@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -60,6 +61,54 @@ async def test_verify_names_differences_with_exit_code_3(replicator, witness):
     found = {item["target"]: item["differences"] for item in json.loads(result.out)}
     assert set(found["workload/egress/sent"]) == {"changed", "overwritten"}
     assert found["workload/ingress/incoming"] == {"gone": "missing on the device"}
+
+
+async def test_verify_deep_compares_contents_and_not_what_the_journal_says(replicator, witness):
+    """With the journal gone, equal contents are equal, other bytes of the same length are not, in parts or whole."""
+    out = replicator.home / "export/out"
+    out.mkdir()
+    for name in ("same", "flipped"):
+        (out / name).write_bytes(b"content")
+    (out / "large").write_bytes(os.urandom(6 * 2**20))
+    more = {"REPLICATOR_PART_SIZE_BYTES": str(5 * 2**20)}
+    await replicator("sync", **more)
+    shutil.rmtree(replicator.home / "state")
+    await witness.put("sent/flipped", b"CONTENT")
+
+    shallow = await replicator("verify", "--json", **more)
+    deep = await replicator("verify", "--deep", "--json", **more)
+
+    by_target = [{item["target"]: item for item in json.loads(result.out)} for result in (shallow, deep)]
+    assert set(by_target[0]["workload/egress/sent"]["differences"]) == {"same", "flipped", "large"}
+    assert by_target[1]["workload/egress/sent"]["differences"] == {"flipped": "the contents differ"}
+    assert by_target[1]["workload/egress/sent"]["equal"] == 2
+    assert deep.code == 3
+
+
+async def test_cap_is_lifted_while_the_service_runs(replicator, witness, until):
+    """A cap of the settings file is in force, shown, and changed by editing the file; SIGHUP reads it at once."""
+    out = replicator.home / "export/out"
+    out.mkdir()
+    settings = replicator.home / "settings.yaml"
+    settings.write_text("bandwidth: 20KiB/s:unlimited\n")
+    async with replicator.running(REPLICATOR_CONFIG=str(settings)) as service:
+        await until(service.is_in_step)
+        for number in range(3):
+            (out / f"f{number}").write_bytes(bytes(100_000))
+        await until(lambda: witness.keys("sent/"))
+        status = await service.status()
+        assert status["link"]["up_limit"] == 20 * 1024
+        assert len(await witness.keys("sent/")) < 3
+
+        settings.write_text("bandwidth: nonsense\n")
+        service.process.send_signal(signal.SIGHUP)
+        await until(lambda: any("settings rejected" in line for line in service.log))
+        settings.write_text("bandwidth: unlimited\nread_timeout_s: 31\n")
+        service.process.send_signal(signal.SIGHUP)
+
+        await until(lambda: any("settings read again" in line and "read_timeout_s" in line for line in service.log))
+        await until(service.is_in_step, within_s=8)  # 300,000 bytes would take 14 s at the cap
+        assert len(await witness.keys("sent/")) == 3
 
 
 async def test_targets_shows_the_mapping_and_where_it_came_from(replicator):

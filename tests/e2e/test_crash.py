@@ -20,7 +20,7 @@ def confirmed(home):
         rows = [row for number in (1, 2) for row in journal.rows(number)]
         return {row.relpath: row.etag for row in rows if row.relpath.startswith("d/up")}
     finally:
-        asyncio.run(journal.close())
+        journal.close()
 
 
 @pytest.mark.slow

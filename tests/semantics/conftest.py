@@ -174,7 +174,7 @@ class Device:
         """Replicate while the block runs; at its end as after SIGTERM."""
         source = Scripted(*targets)
         async with Engine(self.effective(**overrides), Metrics()) as engine:
-            supervisor = Supervisor(engine, source)
+            supervisor = Supervisor(engine, source, lambda: self.effective(**overrides))
             running = Running(engine, supervisor, source, asyncio.create_task(supervisor.run()))
             ready = asyncio.create_task(
                 eventually(lambda: supervisor.snapshot().targets and supervisor.snapshot().config.valid)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import logging
+import os
+import threading
 import time
 
 from pydantic import SecretStr
@@ -35,10 +37,10 @@ async def test_b1_a_bad_file_does_not_stop_the_others(device, witness, until):
         store = next(iter(running.engine.patrols.values())).lane.objects
         put = store.put
 
-        async def poison(key, body, **more):
+        def poison(key, body, **more):
             if key == "sent/f3":
                 raise ValueError("a surprise that nobody planned for")
-            return await put(key, body, **more)
+            return put(key, body, **more)
 
         store.put = poison
         for number in range(10):
@@ -61,6 +63,73 @@ async def test_b1_one_targets_lost_directory_does_not_stop_another(device, witne
         device.write("second/h")
 
         await until(lambda: witness.keys("second/h"))
+
+
+async def test_b3_upload_frees_the_device_where_the_target_says_so(device, witness, until):
+    """B3: with delete_after_upload a file goes once the store has confirmed its content, and its object stays."""
+    device.write("out/a", b"first")
+    device.write("out/deep/b", b"second")
+    device.write("keep/c", b"third")
+    freeing = device.egress(delete_after_upload=True)
+    async with device.running(freeing, device.egress("keep", "kept/")) as running:
+        await until(lambda: not any(path.is_file() for path in device.outbox.rglob("*")))
+        device.write("out/a", b"another")
+        await until(lambda: not (device.outbox / "a").exists())
+        await running.in_step()
+
+        assert running.count("freed") == 3
+        assert {view.state for view in running.supervisor.snapshot().targets} == {"in-step"}
+    assert await witness.get("sent/a") == b"another"
+    assert await witness.get("sent/deep/b") == b"second"
+    assert (device.export / "keep/c").exists()
+
+
+async def test_b3_file_whose_upload_is_not_proven_stays(device, witness):
+    """B3: an ETag that proves nothing, or an object that is gone since, keeps the file on the device."""
+    path = device.write("out/a", b"only copy")
+    await device.sync(device.egress())
+    await witness.delete("sent/a")
+
+    await device.sync(device.egress(delete_after_upload=True))
+
+    assert path.read_bytes() == b"only copy"
+
+
+async def test_b3_touched_file_whose_object_is_gone_stays(device, witness):
+    """B3: that the content is what was once sent proves nothing about the object of today."""
+    path = device.write("out/a", b"only copy")
+    await device.sync(device.egress())
+    await witness.delete("sent/a")
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+
+    await device.sync(device.egress(delete_after_upload=True))
+
+    assert path.read_bytes() == b"only copy"
+
+
+async def test_b3_file_that_stays_is_not_asked_for_again_and_again(device, witness):
+    """B3: one HEAD tells that the object is gone; the sweeps after it make no request."""
+    device.write("out/a", b"only copy")
+    await device.sync(device.egress())
+    await witness.delete("sent/a")
+    async with device.running(device.egress(delete_after_upload=True)) as running:
+        await running.in_step()
+        before = running.requests()
+        await running.swept()
+        await running.swept()
+
+        assert running.requests() == before == {"head_object": 1}
+
+
+async def test_b3_file_that_was_sent_before_the_option_came_is_freed(device, witness):
+    """B3: the option holds for what is in step already, once a HEAD has shown that the object is still there."""
+    path = device.write("out/a", b"sent long ago")
+    await device.sync(device.egress())
+
+    await device.sync(device.egress(delete_after_upload=True))
+
+    assert not path.exists()
+    assert await witness.get("sent/a") == b"sent long ago"
 
 
 async def test_b2_what_ingress_wrote_is_not_sent_back(device, witness, until):
@@ -128,6 +197,53 @@ async def test_b3_nothing_is_deleted_on_either_side(device, witness, until):
         assert "delete_object" not in running.requests()
     assert await witness.keys("sent/") == ["sent/f", "sent/keep"]
     assert (device.inbox / "g").exists()
+
+
+async def test_b8_spent_data_budget_stops_both_ways_and_says_so(device, witness, until):
+    """B8: what would pass the budget waits, over a restart too, with the reason and the time; nothing is lost."""
+    for number in range(4):
+        device.write(f"out/f{number}", bytes(600_000))
+    async with device.running(device.egress(), data_budget="1MB/1d", transfers=1) as running:
+        await until(lambda: running.view().state == "blocked")
+
+        assert "budget" in running.view().reason
+        assert running.supervisor.snapshot().link.budget_used_bytes >= 1_000_000
+        assert running.supervisor.snapshot().link.budget_relief_ts
+    sent = len(await witness.keys("sent/"))
+    assert 2 <= sent < 4
+
+    async with device.running(device.egress(), data_budget="1MB/1d") as running:
+        await until(lambda: running.view().state == "blocked")
+        assert len(await witness.keys("sent/")) == sent
+    await device.sync(device.egress())
+
+    assert len(await witness.keys("sent/")) == 4
+
+
+async def test_b8_small_files_overtake_a_large_one(device, witness, until):
+    """B8: while a large file takes its time, small ones go on arriving."""
+    device.write("out/large", bytes(12 * 2**20))
+    settings = {"part_size_bytes": 5 * 2**20, "transfers": 1, "resume_after_s": 0, "drain_timeout_s": 0}
+    held = threading.Event()
+    async with device.running(device.egress(), **settings) as running:
+        store = next(iter(running.engine.patrols.values())).lane.objects
+        put_part = store.put_part
+
+        def hold(*args, **more):
+            held.wait(30)
+            return put_part(*args, **more)
+
+        store.put_part = hold
+        await until(lambda: running.view().in_flight)
+        for number in range(5):
+            device.write(f"out/small{number}")
+
+        await until(lambda: running.count("copied") == 5)
+
+        (moving,) = running.view().in_flight
+        assert (moving.relpath, moving.size, moving.moved_bytes) == ("large", 12 * 2**20, 0)
+        held.set()
+        await running.in_step()
 
 
 async def test_b4_idle_egress_makes_no_request_and_ingress_one_listing_a_poll(device, witness):

@@ -7,6 +7,9 @@ import shutil
 import pytest
 
 from replicator.errors import Unavailable
+from replicator.model import Upload
+from replicator.stores.files import Export
+from replicator.stores.journal import Journal
 
 
 async def test_e1_settled_file_is_in_the_bucket_at_once_after_its_event(device, witness, until):
@@ -150,26 +153,37 @@ async def test_e3_files_removed_on_the_device_stay_in_the_storage(device, witnes
     assert await witness.keys("sent/") == ["sent/f", "sent/other"]
 
 
-async def test_e4_file_that_changes_while_it_is_sent_is_never_published_torn(device, witness, until):
-    """E4: no version that the bucket ever showed is a mix of two versions of the file, whatever its size."""
+@pytest.mark.parametrize("resume_after_s", [0, 3600], ids=["recorded parts", "stream"])
+async def test_e4_file_that_changes_while_it_is_sent_is_never_published_torn(device, witness, until, resume_after_s):
+    """E4: no version that the bucket ever showed is a mix of two versions of the file, whatever way it is sent."""
     size = 26 * 2**20
     await asyncio.to_thread(
         witness.client.put_bucket_versioning, Bucket=witness.bucket, VersioningConfiguration={"Status": "Enabled"}
     )
     path = device.write("out/f", b"a" * size)
-    async with device.running(device.egress(), part_size_bytes=5 * 2**20) as running:
+    async with device.running(device.egress(), part_size_bytes=5 * 2**20, resume_after_s=resume_after_s) as running:
         await running.in_step()
         store = next(iter(running.engine.patrols.values())).lane.objects
-        put_part = store.put_part
+        put_part, put_parts = store.put_part, store.put_parts
         seen: list[int] = []
 
-        async def overwrite_then_put(key, upload_id, number, body, *, md5):
+        def overwrite_then_put(key, upload_id, number, body, *, md5):
             if not seen:
                 path.write_bytes(b"c" * size)
             seen.append(number)
-            return await put_part(key, upload_id, number, body, md5=md5)
+            return put_part(key, upload_id, number, body, md5=md5)
 
-        store.put_part = overwrite_then_put
+        def overwrite_in_between(key, parts, **more):
+            def changing():
+                for number, part in enumerate(parts):
+                    if number == 2 and not seen:
+                        path.write_bytes(b"c" * size)
+                        seen.append(number)
+                    yield part
+
+            return put_parts(key, changing(), **more)
+
+        store.put_part, store.put_parts = overwrite_then_put, overwrite_in_between
         path.write_bytes(b"b" * size)
         await until(lambda: seen)
         await running.in_step()
@@ -199,15 +213,15 @@ async def test_e5_restart_sends_nothing_that_was_confirmed(device, witness):
 async def test_e5_lost_answer_sends_nothing_twice(device, witness, until, size, operation):
     """E5: an upload that arrived though its answer was lost is found again by a HEAD, not sent again."""
     device.outbox.mkdir()
-    async with device.running(device.egress(), watcher="off", part_size_bytes=5 * 2**20) as running:
+    async with device.running(device.egress(), watcher="off", part_size_bytes=5 * 2**20, resume_after_s=0) as running:
         await running.in_step()
         store = next(iter(running.engine.patrols.values())).lane.objects
         name = "put" if operation == "put_object" else "complete_upload"
         real = getattr(store, name)
         lost: list[tuple] = []
 
-        async def lose_the_answer(*args, **kwargs):
-            await real(*args, **kwargs)
+        def lose_the_answer(*args, **kwargs):
+            real(*args, **kwargs)
             lost.append(args)
             raise Unavailable("the connection was cut after the store had done its work")
 
@@ -219,6 +233,83 @@ async def test_e5_lost_answer_sends_nothing_twice(device, witness, until, size, 
 
         assert running.requests()[operation] == 1
     assert await witness.get("sent/f") == content
+
+
+async def test_e5_interrupted_upload_goes_on_from_its_last_confirmed_part(device, witness, until):
+    """E5: a large upload that was cut off, by a lost network and then by a restart, sends no confirmed part again."""
+    content = os.urandom(26 * 2**20)
+    device.write("out/f", content)
+    settings = {"part_size_bytes": 5 * 2**20, "resume_after_s": 0, "drain_timeout_s": 0}
+    sent: list[int] = []
+    for allowed in (2, 4):
+        async with device.running(device.egress(), **settings) as running:
+            store = next(iter(running.engine.patrols.values())).lane.objects
+            put_part, failed = store.put_part, list[int]()
+
+            def fail_after(key, upload_id, number, body, *, md5, put_part=put_part, failed=failed, allowed=allowed):
+                if len(sent) >= allowed:
+                    failed.append(number)
+                    raise Unavailable("the network is gone")
+                etag = put_part(key, upload_id, number, body, md5=md5)
+                sent.append(number)
+                return etag
+
+            store.put_part = fail_after
+            await until(lambda failed=failed: failed)
+            assert await witness.keys("sent/") == []
+
+    async with device.running(device.egress(), **settings) as running:
+        await running.in_step()
+
+        assert running.requests()["upload_part"] == 6 - len(set(sent))
+    assert len(sent) == len(set(sent))
+    assert await witness.get("sent/f") == content
+    assert "Uploads" not in witness.client.list_multipart_uploads(Bucket=witness.bucket)
+
+
+@pytest.mark.parametrize("change", ["changed", "removed"])
+async def test_e5_own_stale_upload_is_aborted_and_others_are_left_alone(device, witness, until, change):
+    """E5: parts of a version that is no more are thrown away; an upload of somebody else is none of our business."""
+    path = device.write("out/f", os.urandom(11 * 2**20))
+    settings = {"part_size_bytes": 5 * 2**20, "resume_after_s": 0, "drain_timeout_s": 0}
+    foreign = witness.client.create_multipart_upload(Bucket=witness.bucket, Key="sent/foreign")["UploadId"]
+    async with device.running(device.egress(), **settings) as running:
+        store = next(iter(running.engine.patrols.values())).lane.objects
+        cut: list[str] = []
+
+        def cut_off(key, upload_id, number, body, *, md5):
+            cut.append(upload_id)
+            raise Unavailable("the network is gone")
+
+        store.put_part = cut_off
+        await until(lambda: cut)
+    path.unlink()
+    if change == "changed":
+        device.write("out/f", b"small now")
+
+    async with device.running(device.egress(), **settings) as running:
+        await running.in_step()
+
+    listed = witness.client.list_multipart_uploads(Bucket=witness.bucket)["Uploads"]
+    assert [upload["UploadId"] for upload in listed] == [foreign]
+
+
+async def test_e5_stream_that_a_crash_cut_off_leaves_no_parts_behind(device, witness):
+    """E5: what a kill left of a streamed upload, whose id nobody knows, is found by its key at the next start."""
+    device.write("out/f", os.urandom(6 * 2**20))
+    journal = Journal.open(str(device.home / "state"))
+    number = journal.target(device.egress().identity)
+    local = Export(str(device.export), "out").stat("f")
+    journal.begin_upload(number, Upload("f", "", local.fingerprint, 5 * 2**20))
+    journal.close()
+    witness.client.create_multipart_upload(Bucket=witness.bucket, Key="sent/f")
+    foreign = witness.client.create_multipart_upload(Bucket=witness.bucket, Key="sent/f2")["UploadId"]
+
+    await device.sync(device.egress(), part_size_bytes=5 * 2**20)
+
+    listed = witness.client.list_multipart_uploads(Bucket=witness.bucket)["Uploads"]
+    assert [upload["UploadId"] for upload in listed] == [foreign]
+    assert await witness.keys("sent/") == ["sent/f"]
 
 
 async def test_e5_lost_journal_costs_one_listing_and_no_upload(device, witness):

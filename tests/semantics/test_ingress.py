@@ -9,6 +9,8 @@ import pytest
 
 from replicator.errors import Unavailable
 from replicator.stores.journal import Journal
+from replicator.stores.objects import Download
+from replicator.transfer.pull import RANGE_BYTES
 
 
 async def test_i1_every_object_under_the_prefix_is_a_file_within_one_poll(device, witness, until):
@@ -101,12 +103,12 @@ async def test_i2_cut_download_leaves_the_old_file(device, witness, until):
         store = next(iter(running.engine.patrols.values())).lane.objects
         whole_get, cuts = store.get, []
 
-        async def cut(key, *, etag, offset=0):
+        def blocks(key):
             yield b"ne"
             cuts.append(key)
             raise Unavailable("the connection was cut")
 
-        store.get = cut
+        store.get = lambda key, *, etag: Download({}, blocks(key))
         await witness.put("incoming/f", b"new" * 1000)
         await until(lambda: cuts and running.view("ingress").failing_by_reason == {"unavailable": 1})
         assert (device.inbox / "f").read_bytes() == b"old"
@@ -117,6 +119,41 @@ async def test_i2_cut_download_leaves_the_old_file(device, witness, until):
     assert list((device.export / ".replicator/tmp").iterdir()) == []
 
 
+async def test_i2_cut_download_of_a_large_object_goes_on_where_it_was(device, witness, until):
+    """I2: ranges that arrived before a cut, also before a restart, are not asked for again; the file is whole."""
+    content = os.urandom(3 * RANGE_BYTES + 5)
+    await witness.put("incoming/f", content)
+    async with device.running(device.ingress(), drain_timeout_s=0) as running:
+        store = next(iter(running.engine.patrols.values())).lane.objects
+        whole_get, cuts = store.get, []
+
+        def cut_after_two(key, *, etag, offset=0, size=None):
+            if offset >= 2 * RANGE_BYTES:
+                cuts.append(offset)
+                raise Unavailable("the connection was cut")
+            return whole_get(key, etag=etag, offset=offset, size=size)
+
+        store.get = cut_after_two
+        await until(lambda: cuts and running.view("ingress").failing_by_reason == {"unavailable": 1})
+        assert not (device.inbox / "f").exists()
+
+    async with device.running(device.ingress()) as running:
+        await running.in_step()
+
+        assert running.requests()["get_object"] == 2
+    assert (device.inbox / "f").read_bytes() == content
+    assert list((device.export / ".replicator/tmp").iterdir()) == []
+
+
+async def test_i2_file_has_the_time_of_its_source(device, witness):
+    """I2: the mtime that a sender wrote beside the object, as rclone does too, is the file's."""
+    await witness.put("incoming/f", b"dated", Metadata={"mtime": "1600000000.25"})
+
+    await device.sync(device.ingress())
+
+    assert (device.inbox / "f").stat().st_mtime_ns == 1_600_000_000_250_000_000
+
+
 async def test_i2_bytes_that_do_not_fit_the_etag_are_fetched_again(device, witness, until):
     """I2: flipped bytes of the right length are not published."""
     await witness.put("incoming/f", b"right")
@@ -125,13 +162,11 @@ async def test_i2_bytes_that_do_not_fit_the_etag_are_fetched_again(device, witne
         whole_get = store.get
         lies: list[str] = []
 
-        async def lie_once(key, *, etag, offset=0):
-            if not lies:
-                lies.append(key)
-                yield b"wrong"
-                return
-            async for block in whole_get(key, etag=etag, offset=offset):
-                yield block
+        def lie_once(key, *, etag):
+            if lies:
+                return whole_get(key, etag=etag)
+            lies.append(key)
+            return Download({}, (block for block in [b"wrong"]))
 
         store.get = lie_once
         await running.in_step()
@@ -147,9 +182,9 @@ async def test_i2_crash_between_rename_and_row_costs_no_download(device, witness
     journal = Journal.open(str(device.home / "state"))
     number = journal.target(device.ingress().identity)
     (row,) = journal.rows(number)
-    await journal.forget(number, "f")
-    await journal.intend(number, dataclasses.replace(row, fingerprint=dataclasses.replace(row.fingerprint, ctime_ns=0)))
-    await journal.close()
+    journal.forget(number, "f")
+    journal.intend(number, dataclasses.replace(row, fingerprint=dataclasses.replace(row.fingerprint, ctime_ns=0)))
+    journal.close()
 
     async with device.running(device.ingress()) as running:
         await running.in_step()
@@ -179,12 +214,11 @@ async def test_i3_one_short_listing_proves_nothing(device, witness):
         whole_list = store.list
         shorts: list[str] = []
 
-        async def short_once(prefix):
+        def short_once(prefix):
             if not shorts:
                 shorts.append(prefix)
                 return
-            async for page in whole_list(prefix):
-                yield page
+            yield from whole_list(prefix)
 
         store.list = short_once
         await running.swept()

@@ -107,6 +107,8 @@ def unit_of(expression: str) -> str:
     is_rate = "rate(" in expression
     if metric.name.endswith(("_seconds", "_timestamp_seconds")):
         return "s"
+    if metric.name.endswith("_bytes_per_second"):
+        return "Bps"
     if metric.name.endswith(("_bytes", "_bytes_total")):
         return "Bps" if is_rate else "bytes"
     if "s3_requests" in metric.name:

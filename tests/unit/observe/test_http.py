@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from replicator.errors import ConfigError, Unavailable
 from replicator.observe.http import fetch_status, serve
 from replicator.observe.metrics import Metrics
-from replicator.observe.status import State, from_json, verdict
+from replicator.observe.status import MovingFile, State, from_json, verdict
 
 PATHS = ("/", "/healthz", "/metrics", "/readyz", "/status")
 
@@ -124,7 +124,7 @@ async def test_not_ready_without_a_reason_is_still_not_ready(ask, world, snapsho
 
 async def test_status_is_the_snapshot(ask, world, snapshot, view, hostile_names):
     """The JSON reads back as what the server knows, hostile names included."""
-    world.snapshot = snapshot(view(in_flight=hostile_names))
+    world.snapshot = snapshot(view(in_flight=tuple(map(MovingFile, hostile_names))))
 
     status, headers, body = await ask("/status")
 
@@ -215,7 +215,7 @@ async def test_close_frees_the_port_though_a_client_hangs(world):
 
 async def test_close_does_not_wait_for_a_client_that_reads_nothing(world, snapshot, view):
     """A status that nobody fetches does not hold up the end of the process."""
-    world.snapshot = snapshot(view(in_flight=("x" * 1000,) * 8_000))
+    world.snapshot = snapshot(view(in_flight=(MovingFile("x" * 1000),) * 8_000))
     asked = asyncio.Event()
 
     def tell():

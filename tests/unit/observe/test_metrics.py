@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from replicator.model import Direction, Prefix, Storage, Target
 from replicator.observe import metrics as table
 from replicator.observe.metrics import OUTCOMES, TABLE, WHO, Kind, Metrics, who, word
-from replicator.observe.status import ConfigView, FailingFile, SkippedFile, State, WatcherView
+from replicator.observe.status import ConfigView, FailingFile, LinkView, MovingFile, SkippedFile, State, WatcherView
 
-LABELS = {*WHO, "outcome", "stage", "reason", "operation", "code", "cause", "state", "version", "python"}
+LABELS = {*WHO, "outcome", "stage", "reason", "operation", "code", "cause", "way", "state", "version", "python"}
 
 
 def samples(metrics: Metrics) -> dict[tuple, float]:
@@ -163,6 +163,19 @@ class TestPublish:
         assert {name: value(metrics, f"replicator_{name}") for name in expected} == expected
         assert any(name == "replicator_build_info" and ("version", "1.2.3") in rest for name, *rest in samples(metrics))
 
+    def test_link_gauges(self, metrics, snapshot):
+        """Caps, achieved rates and the data budget; a way without a cap has no series."""
+        link = LinkView(up_limit=1024, up_achieved=900.5, down_achieved=5e6, budget_bytes=10, budget_used_bytes=4)
+        metrics.publish(snapshot(link=link))
+
+        found = {(name, dict(rest).get("way")): number for (name, *rest), number in samples(metrics).items()}
+        assert found["replicator_bandwidth_limit_bytes_per_second", "up"] == 1024
+        assert ("replicator_bandwidth_limit_bytes_per_second", "down") not in found
+        assert found["replicator_bandwidth_achieved_bytes_per_second", "up"] == 900.5
+        assert found["replicator_bandwidth_achieved_bytes_per_second", "down"] == 5e6
+        assert found["replicator_data_budget_bytes", None] == 10
+        assert found["replicator_data_budget_used_bytes", None] == 4
+
     def test_unknown_is_no_number(self, metrics, snapshot, view):
         """What is not known is absent or NaN: a 0 would be read as 1970, or as a full disk."""
         unknown = view(last_success_ts=None, watcher=None, free_bytes=None)
@@ -232,7 +245,7 @@ class TestLabels:
         loud.publish(
             snapshot(
                 view(
-                    in_flight=names,
+                    in_flight=tuple(map(MovingFile, names)),
                     failing=tuple(FailingFile(name, "refused", name, 1, 1, 1) for name in names),
                     skipped=tuple(SkippedFile(name, "hard-link") for name in names),
                     failing_by_reason={"refused": len(names)},

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from replicator.model import Direction
 from replicator.observe.render import render_status
-from replicator.observe.status import FailingFile, SkippedFile, State, WatcherView, verdict
+from replicator.observe.status import FailingFile, LinkView, MovingFile, SkippedFile, State, WatcherView, verdict
 
 
 @pytest.fixture
@@ -53,6 +53,27 @@ def test_table_has_a_line_for_each_target(show, snapshot, view):
     assert cells["os-stats/egress/stats"] == ["in-step", "-", "0", "0", "12", "s", "ago"]
     assert cells["os-stats/egress/logs"] == ["failing", "3", "min", "3", "(2", "KiB)", "2", "12", "s", "ago"]
     assert cells["os-stats/ingress/in"] == ["in-step", "-", "0", "0", "never"]
+
+
+def test_large_files_on_their_way_show_how_far_they_are(show, snapshot, view):
+    """A file that takes long has a line with its progress; one that is gone at once has none."""
+    moving = (MovingFile("big.bin", 40 * 2**20, 10 * 2**20), MovingFile("small.txt", 100))
+
+    text = show(snapshot(view(state=State.BEHIND, pending_files=2, in_flight=moving)))
+
+    assert "  moving: big.bin: 10 MiB of 40 MiB" in text
+    assert "small.txt" not in text
+
+
+def test_caps_and_data_budget_are_told_where_there_are_any(show, snapshot, view):
+    """Why it is slow, or stands still, is no riddle; an unlimited link needs no line."""
+    link = LinkView(
+        up_limit=2**20, budget_bytes=2**30, budget_used_bytes=2**30, budget_relief_ts=snapshot().now_ts + 60
+    )
+
+    assert "link: " not in show(snapshot(view()))
+    text = show(snapshot(view(), link=link))
+    assert "link: up at most 1 MiB/s, 1 GiB of 1 GiB data budget used, nothing moves for 1 min" in text
 
 
 def test_every_reason_to_act_is_told(show, snapshot, view, config):

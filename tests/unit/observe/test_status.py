@@ -9,6 +9,8 @@ from replicator.model import Direction
 from replicator.observe.status import (
     ConfigView,
     FailingFile,
+    LinkView,
+    MovingFile,
     SkippedFile,
     State,
     TargetView,
@@ -28,7 +30,7 @@ def full_view(view, hostile_names):
         pending_files=3,
         pending_bytes=1 << 40,
         oldest_pending_s=0.25,
-        in_flight=hostile_names,
+        in_flight=tuple(map(MovingFile, hostile_names)),
         failing=tuple(FailingFile(name, "refused", name, 4, 1.5, 90.0) for name in hostile_names),
         failing_by_reason={"refused": len(hostile_names), "throttled": 1},
         skipped=tuple(SkippedFile(name, "hard-link") for name in hostile_names),
@@ -43,7 +45,14 @@ def full_view(view, hostile_names):
 
 def test_json_round_trip_is_exact(snapshot, view, full_view):
     """What a reader gets is what was there, hostile names, absent values and fractions included."""
-    before = snapshot(view(), full_view, view("in", Direction.INGRESS), is_ready=False, not_ready=("a\nb",))
+    before = snapshot(
+        view(),
+        full_view,
+        view("in", Direction.INGRESS),
+        is_ready=False,
+        not_ready=("a\nb",),
+        link=LinkView(up_limit=1, down_achieved=2.5, budget_bytes=3, budget_used_bytes=2, budget_relief_ts=4.5),
+    )
 
     wire = json.dumps(to_json(before), allow_nan=False)
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from replicator.model import Direction
-from replicator.observe.status import State, verdict
+from replicator.observe.status import MovingFile, State, verdict
 
 MIB = 1024**2
 
@@ -35,7 +35,9 @@ def test_failing_files_say_how_many_how_long_and_why(snapshot, view):
 
 def test_one_file_on_its_way(snapshot, view):
     """Also a file that is being sent now is not safe yet, and the sentence says that it moves."""
-    late = view(state=State.BEHIND, pending_files=1, pending_bytes=10, oldest_pending_s=0.2, in_flight=("a.txt",))
+    late = view(
+        state=State.BEHIND, pending_files=1, pending_bytes=10, oldest_pending_s=0.2, in_flight=(MovingFile("a.txt"),)
+    )
 
     assert verdict(snapshot(late)) == (
         "not safe: 1 file (10 B) is not in the bucket, the oldest for under 1 s: "
