@@ -1,5 +1,6 @@
 # Everything a person or a machine does with this tree. `make` alone lists it.
-# Needs Python 3.11 or newer, make and a package index; uses uv when it is there. No root, no Docker, no compiler.
+# Needs Python 3.11 or newer, make and a package index; uses uv when it is there. No root, no Docker, no compiler:
+# the one that the benchmarks' server needs comes from the package index.
 
 # The first interpreter on the PATH that is new enough; `make PYTHON=/path/to/python` chooses another.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -7,6 +8,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
+STUB := benchmarks/.build/stub
 
 # Locked versions with their hashes, wheels only; then the project itself, from what is installed by then.
 LOCKED := --no-deps --require-hashes --only-binary :all: --no-compile
@@ -16,6 +19,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format format-check lint types contracts unit lock clean
+.PHONY: bench bench-idle bench-resume bench-burst
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -47,34 +51,49 @@ contracts: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit -q -m "not slow"
 
+bench: $(VENV)/.demo $(BENCH)/.made $(STUB) ## beside s5cmd, rclone and aws, on one server (ARGS="--quick")
+	$(BENCH)/bin/python benchmarks/transfers.py $(ARGS)
+
+bench-idle: $(VENV)/.demo ## latency from close() to visible, and the cost of an idle minute
+	$(BIN)/python benchmarks/idle.py $(ARGS)
+
+bench-resume: $(VENV)/.demo $(BENCH)/.made $(STUB) ## what a killed upload sends again (ARGS="--gib 1")
+	$(BENCH)/bin/python benchmarks/resume.py $(ARGS)
+
+bench-burst: $(VENV)/.demo $(BENCH)/.made $(STUB) ## how many requests a throttled minute costs
+	$(BENCH)/bin/python benchmarks/burst.py $(ARGS)
+
 lock: ## resolve the locked versions anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH" >&2; exit 1; }
 	$(LOCK) --upgrade --group dev --output-file config/locks/dev.txt
 	$(LOCK) --group demo --constraints config/locks/dev.txt --output-file config/locks/demo.txt
-	$(LOCK) --constraints config/locks/dev.txt --output-file config/locks/runtime.txt
+	$(LOCK) --extra fast --constraints config/locks/dev.txt --output-file config/locks/runtime.txt
+	$(subst pyproject.toml,benchmarks/requirements.in,$(LOCK)) --upgrade --output-file config/locks/bench.txt
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(BENCH) benchmarks/.build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: an environment is made once, and again when its lock changes. `.dev` grows out of `.demo`, so that both
 # may be asked for at the same time, and the two locks agree on every version.
-$(BIN)/python:
+$(VENV)/bin/python $(BENCH)/bin/python: %/bin/python:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		python="$(PYTHON)"; python="$${python:-python3}"; \
 		echo "Python 3.11 or newer is needed; $$python says: $$("$$python" --version 2>&1)." >&2; \
 		echo "Install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@rm -rf $(VENV)
-	@if command -v uv >/dev/null; then uv venv --quiet --python "$(PYTHON)" $(VENV); \
-	else "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+	@rm -rf $*
+	@if command -v uv >/dev/null; then uv venv --quiet --python "$(PYTHON)" $*; \
+	else "$(PYTHON)" -m venv $* || { rm -rf $*; \
 		echo "This Python has no venv module: install it (python3-venv on Debian and Ubuntu), or uv." >&2; exit 1; }; fi
 
-# $(call install,arguments): uv when it is there, else pip, which an environment made by uv lacks at first.
+# $(call install,arguments), into the environment of the stamp that is made: with uv when it is there, else with pip,
+# which an environment made by uv lacks at first.
 define install
 	@echo "installing $(lastword $(1))"
-	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python $(1); \
-	else $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(1); fi
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(@D)/bin/python $(1); \
+	else $(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(@D)/bin/python -m ensurepip >/dev/null; \
+		$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(1); fi
 endef
 
 $(VENV)/.demo: config/locks/demo.txt pyproject.toml $(BIN)/python
@@ -85,3 +104,13 @@ $(VENV)/.demo: config/locks/demo.txt pyproject.toml $(BIN)/python
 $(VENV)/.dev: config/locks/dev.txt $(VENV)/.demo
 	$(call install,$(LOCKED) --requirement config/locks/dev.txt)
 	@touch $@
+
+$(BENCH)/.made: config/locks/bench.txt $(BENCH)/bin/python
+	$(call install,$(LOCKED) --requirement config/locks/bench.txt)
+	@touch $@
+
+# No dependencies and no network: the module has none, and the toolchain in the environment is the one to use.
+$(STUB): $(wildcard benchmarks/stub/*.go) benchmarks/stub/go.mod $(BENCH)/.made
+	@echo "building $@"
+	@cd benchmarks/stub && CGO_ENABLED=0 GOTOOLCHAIN=local GOPROXY=off GOFLAGS=-mod=mod \
+		$(CURDIR)/$(BENCH)/bin/go build -o $(CURDIR)/$@ .
