@@ -5,6 +5,7 @@ what a difference means.
 """
 
 import asyncio
+import gc
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -81,6 +82,7 @@ class Engine:
         self.workers = Workers(self.queue, self.settling, threads=threads, means=self.means)
 
     async def __aenter__(self) -> Self:
+        gc.freeze()  # what is loaded by now lives as long as the process: no need to look at it again and again
         return self
 
     async def __aexit__(

@@ -43,7 +43,8 @@ class Uploads(Bucket):
             return self.complete_upload(key, upload_id, self._send(key, upload_id, parts))
         except BaseException:
             with contextlib.suppress(TransferError):
-                raise
+                self.abort_upload(key, upload_id)
+            raise
 
     def _send(self, key: str, upload_id: str, parts: Iterator[bytes]) -> Sequence[str]:
         """The ETags of all parts."""
