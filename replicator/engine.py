@@ -68,6 +68,7 @@ class Engine:
         self._ingress_by_root: dict[str, list[Lane]] = {}
         self.means = Means(
             part_size_bytes=settings.part_size_bytes,
+            min_rate_bytes_s=settings.min_rate_bytes_s,
             quiet_s=settings.debounce_quiet_s,
             open_file_ceiling_s=settings.open_file_ceiling_s,
             resume_after_s=settings.resume_after_s,

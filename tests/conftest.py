@@ -258,9 +258,11 @@ class StubS3:
         assert task
         self._tasks.add(task)
         try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 while await self._answer(reader, writer):
                     pass
+        except asyncio.CancelledError:
+            writer.transport.abort()  # it may hold an answer that nobody reads
         finally:
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):

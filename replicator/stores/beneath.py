@@ -82,7 +82,11 @@ def open_directory(top: str, parts: Sequence[str], *, dir_fd: int | None = None,
     `top` itself may be reached through links, but must not be one. With `make_mode` missing directories are made
     (less the umask) and synced into their parents; never `top`. Raises OSError untranslated, and LeftOut for a link.
     """
-    fd = os.open(top, _STEP, dir_fd=dir_fd)
+    return descend(os.open(top, _STEP, dir_fd=dir_fd), parts, make_mode=make_mode)
+
+
+def descend(fd: int, parts: Sequence[str], *, make_mode: int | None = None) -> int:
+    """As `open_directory`, from the directory `fd`, which is closed in any case."""
     try:
         for part in parts:
             child = _step(fd, part, make_mode)

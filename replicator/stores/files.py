@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from replicator.errors import KeyUnsafe, LeftOut, Refused, SourceChanged
 from replicator.model import OWN_DIR, Fingerprint, LocalFile
 from replicator.stores import publish
-from replicator.stores.beneath import OBSTACLES, fingerprint_of, obstacle, open_directory, split, translating
+from replicator.stores.beneath import OBSTACLES, descend, fingerprint_of, obstacle, open_directory, split, translating
 from replicator.stores.exportroot import ExportRoot
 from replicator.stores.filewalk import Directory, Skipped, walk
 from replicator.stores.openfile import OpenFile, ignore_lease_signals
@@ -154,10 +154,7 @@ class Export(ExportRoot):
         device = os.fstat(base).st_dev
         if not parents:
             return base, name, device
-        try:
-            directory = open_directory(".", parents, dir_fd=base, make_mode=make_mode)
-        finally:
-            os.close(base)
+        directory = descend(base, parents, make_mode=make_mode)
         if os.fstat(directory).st_dev != device:
             os.close(directory)
             raise LeftOut(f"{relpath!r} {OBSTACLES['other-device']}", rule="other-device")

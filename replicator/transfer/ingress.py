@@ -44,7 +44,7 @@ def fetch(job: Job, means: Means) -> Outcome:
         return Outcome(Done.ADOPTED, key=remote.key, row=row)
     replaced_bytes = local.fingerprint.size if local else 0
     with means.room.reserve(lane, remote.size, replaced_bytes=replaced_bytes):
-        outcome = _replace(job, remote, row, means)
+        outcome = _replace(job, remote, local, row, means=means)
         if outcome.row is None or not lane.target.options.quota_bytes:
             return outcome
         lane.journal.settle(lane.number, outcome.row)  # what is reserved counts until the row does
@@ -93,13 +93,14 @@ def _first_match(lane: Lane, local: LocalFile, wanted: dict[int, str]) -> str:
     return ""
 
 
-def _replace(job: Job, remote: RemoteObject, row: Row | None, means: Means) -> Outcome:
+def _replace(job: Job, remote: RemoteObject, local: LocalFile | None, row: Row | None, *, means: Means) -> Outcome:
+    """Fetch, and put in the place of `local`. Where nothing was, nothing may be when it comes to that."""
     lane = job.lane
     with means.turn:
         temp = _temp(lane, job.relpath, remote)
     with temp:
         try:
-            new_row = pull(
+            new_row, asked_s = pull(
                 lane, job.relpath, remote, temp, distrusted=job.distrusted, means=means, moved=job.count_moved
             )
         except (RemoteChanged, IntegrityFailed, ObjectMissing) as error:
@@ -107,8 +108,9 @@ def _replace(job: Job, remote: RemoteObject, row: Row | None, means: Means) -> O
             if isinstance(error, Mismatch):
                 job.distrusted = error.checksum
             raise
-        # Whatever happened to the file meanwhile: what is replaced is what is looked at now.
-        local = lane.export.stat(job.relpath)
+        if local is not None or remote.size >= RANGED_FROM_BYTES:
+            # Whatever happened to the file meanwhile: what is replaced is what is looked at now.
+            local = lane.export.stat(job.relpath)
         conflict_copy = ""
         if local is not None and is_edited(local, row):
             if _first_match(lane, local, {part_size_of(new_row.checksum): new_row.checksum}):
@@ -119,7 +121,14 @@ def _replace(job: Job, remote: RemoteObject, row: Row | None, means: Means) -> O
             conflict_copy = lane.export.set_aside(job.relpath, stamp=stamp)
             local = lane.export.stat(job.relpath)
         new_row = _published(lane, temp, new_row, local)
-    return Outcome(Done.COPIED, moved_bytes=remote.size, conflict_copy=conflict_copy, key=remote.key, row=new_row)
+    return Outcome(
+        Done.COPIED,
+        moved_bytes=remote.size,
+        asked_s=asked_s,
+        conflict_copy=conflict_copy,
+        key=remote.key,
+        row=new_row,
+    )
 
 
 def _temp(lane: Lane, relpath: str, remote: RemoteObject) -> TempFile:

@@ -2,10 +2,11 @@
 
 import enum
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from replicator.errors import Stopping
+from replicator.errors import Stopping, Unavailable
 from replicator.model import Row
 from replicator.stores.files import OpenFile
 from replicator.stores.lane import Lane
@@ -14,6 +15,9 @@ from replicator.transfer.pace import Bandwidth, DataBudget
 
 _ASSUMED_RATE_BYTES_S = 32 * 2**20
 """Of a link of which nothing is known yet: a large upload finds out with its first parts."""
+
+_GRACE_S = 60
+"""What a body may take besides its bytes' share at the minimum rate: handshakes, queues, slow stores."""
 
 
 class Done(enum.StrEnum):
@@ -50,6 +54,7 @@ class Means:
     """Settings and shared limits that a job obeys. Sizes in bytes, times in seconds."""
 
     part_size_bytes: int
+    min_rate_bytes_s: int
     quiet_s: float
     open_file_ceiling_s: float
     resume_after_s: float
@@ -75,6 +80,15 @@ class Means:
         if down:
             self.bandwidth.take("down", down)
         self.data.spend(sent=up, received=down)
+
+    def in_time(self, blocks: Iterable[bytes], size: int) -> Iterator[bytes]:
+        """`blocks` of a body of `size` bytes. Raises Unavailable once they come slower than the minimum rate."""
+        began_s = time.monotonic()
+        bound_s = _GRACE_S + size / self.min_rate_bytes_s if self.min_rate_bytes_s else float("inf")
+        for block in blocks:
+            if time.monotonic() - began_s > bound_s:
+                raise Unavailable(f"the body came slower than {self.min_rate_bytes_s} bytes/s; it is tried again")
+            yield block
 
     def is_long(self, size: int) -> bool:
         """Whether an upload of `size` bytes will last so long that it must be able to go on after a restart."""

@@ -5,6 +5,7 @@ the rename. Large objects come in ranges, several at a time, each of exactly the
 cut leaves of them is gone on with. Sources: S3 conditional requests (If-Match), RFC 9110 14 (ranges).
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,8 +46,10 @@ def pull(
     distrusted: str,
     means: Means,
     moved: Callable[[int], None],
-) -> Row:
+) -> tuple[Row, float]:
     """Fetch exactly the version `remote` into `temp`, verified and synced; the row that it will be.
+
+    Also the seconds until the last byte was there.
 
     What `temp` holds already is the object's beginning. `distrusted` is the checksum of an earlier download that did
     not fit the ETag: the same bytes twice are what the store holds, since ETags of encrypted objects look like an MD5
@@ -58,6 +61,7 @@ def pull(
     for block in temp.blocks(_BLOCK_BYTES):
         _add(sums, block)
     moved(received)
+    began_s, begun_at = time.monotonic(), received
     if received == remote.size and received:
         metadata: Mapping[str, str] = lane.objects.head(remote.key).metadata or {}
     else:
@@ -67,22 +71,25 @@ def pull(
             download = _ranges(lane, remote, received, means) if is_ranged else _whole(lane, remote, means)
             metadata = download.metadata
             with closing(download.blocks) as blocks:
-                for block in blocks:
+                # Ranges are watched one by one, as they arrive.
+                for block in blocks if is_ranged else means.in_time(blocks, remote.size):
                     temp.write(block)
                     _add(sums, block)
                     received += len(block)
                     moved(len(block))
+    asked_s = time.monotonic() - began_s
+    means.bandwidth.moved("down", received - begun_at, asked_s)
     if received != remote.size:
         raise IntegrityFailed(f"{received} bytes arrived of an object of {remote.size}; they were discarded")
     fingerprint = temp.finish(mtime_ns_of(metadata, remote.mtime_ns))
     texts = [running.text() for running in sums]
     for text in texts:
         if etag_of(text) == remote.etag:
-            return Row(relpath, fingerprint, remote.etag, text, is_verified=True)
+            return Row(relpath, fingerprint, remote.etag, text, is_verified=True), asked_s
     is_conclusive = "-" not in remote.etag or own_part_size(remote)
     if is_md5_etag(remote.etag) and is_conclusive and texts[0] != distrusted:
         raise Mismatch(texts[0])
-    return Row(relpath, fingerprint, remote.etag, texts[0])
+    return Row(relpath, fingerprint, remote.etag, texts[0]), asked_s
 
 
 def _add(sums: list[Checksum], block: bytes) -> None:
@@ -103,7 +110,8 @@ def _ranges(lane: Lane, remote: RemoteObject, begin: int, means: Means) -> Downl
         size = min(RANGE_BYTES, remote.size - offset)
         means.let_pass(down=size)
         download = lane.objects.get(remote.key, etag=remote.etag, offset=offset, size=size)
-        return download.metadata, list(download.blocks)
+        with closing(download.blocks) as arriving:
+            return download.metadata, list(means.in_time(arriving, size))
 
     first_metadata, first_blocks = fetch(offsets.popleft())
 

@@ -78,7 +78,7 @@ class Queue:
                 now_s = time.monotonic()
                 if taken := self._turns.take(now_s):
                     self._running[taken[0].lane] += 1
-                    if self._turns.has_more(now_s) or (self._alarm_s is None and self._turns.next_due_s(now_s)):
+                    if self._turns.has_more() or (self._alarm_s is None and self._turns.next_due_s(now_s)):
                         self._changed.notify()  # each taker wakes the next, who works too or waits for what comes
                     return taken
                 self._wait(now_s)

@@ -32,13 +32,11 @@ class Line:
     def priority(self) -> int:
         return self.lane.target.options.priority
 
-    def has_work(self, now_s: float) -> bool:
-        """Whether a job is due, as far as is known, and the gate has a slot for it."""
-        if self.gate.error is not None:
-            return False
-        job = self._first(self.waiting)
-        is_new = job is not None and job.due_s <= now_s  # of either size
-        return any((is_new or bool(heap)) and self.gate.has_slot(is_bulk=heap is self.due[True]) for heap in self.due)
+    def has_work(self) -> bool:
+        """Whether a job is due, as far as the last `take` saw, and the gate has a slot for it."""
+        return self.gate.error is None and any(
+            heap and self.gate.has_slot(is_bulk=heap is self.due[True]) for heap in self.due
+        )
 
     def schedule(self, job: Job, due_s: float) -> None:
         """Let the job be due at `due_s`; any earlier entry of it goes stale."""
@@ -113,9 +111,9 @@ class Turns:
                 return job, line.gate
         return None
 
-    def has_more(self, now_s: float) -> bool:
+    def has_more(self) -> bool:
         """Whether there is a job for somebody else, now."""
-        return any(line.has_work(now_s) for line in self._lines)
+        return any(line.has_work() for line in self._lines)
 
     def next_due_s(self, now_s: float) -> float | None:
         """When a job can become due by itself; None while only a hint or a job's end can change that."""

@@ -126,6 +126,19 @@ def test_redirect_to_the_same_host_carries_no_signature(stub_s3, start_stub, ope
     assert all("authorization" not in request.headers for request in second.requests)
 
 
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "localhost."])
+def test_endpoint_is_the_one_host_within_reach(stub_s3, open_fast, reply, host):
+    """However the endpoint's name is written, it is not taken for another host's."""
+    stub_s3.default = reply(headers={"ETag": '"e"'})
+    store = open_fast(stub_s3.storage(endpoint=f"http://{host}:{stub_s3.port}"))
+
+    try:
+        assert put(store) == "e"
+    except Unavailable as error:  # not every resolver knows the name with the dot
+        assert host.endswith(".")
+        assert "(dns)" in str(error)
+
+
 def test_environment_is_whole_again(stub_s3, open_fast, monkeypatch):
     """What is hidden from obstore while its clients are made is there before and after, for everybody else."""
     monkeypatch.setenv("AWS_CHECKSUM_ALGORITHM", "sha256")

@@ -274,6 +274,7 @@ def test_get_never_read_closes_its_connection(stub_s3, store, reply):
     ("headers", "expected"),
     [
         ({"ETag": '"other"', "Content-Range": "bytes 4-50000003/50000004"}, RemoteChanged),
+        ({"Content-Range": "bytes 4-50000003/50000004"}, Unavailable),
         ({"ETag": '"e"', "Content-Range": "bytes 9-10/11"}, Unavailable),
     ],
 )

@@ -1,5 +1,6 @@
 """What is published of a download: only the announced length, and bytes that fit the ETag or came twice."""
 
+import dataclasses
 import hashlib
 import random
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ class Store:
         self._body = body
         self._metadata = metadata or {}
         self.ranges: list[tuple[int, int]] = []
+        self.piece = RANGE_BYTES
         self.fails_from = float("inf")
 
     def get(self, key, *, etag, offset=0, size=None):
@@ -38,7 +40,9 @@ class Store:
             if offset >= self.fails_from:
                 raise Unavailable("cut")
             self.ranges.append((offset, size))
-        blocks = self._blocks if size is None else (self._body[offset : offset + size],)
+        pieces = range(offset, offset + (size or 0), self.piece)
+        ranged = (self._body[at : min(at + self.piece, offset + (size or 0))] for at in pieces)
+        blocks = self._blocks if size is None else ranged
         return Download(self._metadata, (block for block in blocks))
 
 
@@ -68,6 +72,7 @@ class Temp:
 def means():
     return Means(
         part_size_bytes=8 * 2**20,
+        min_rate_bytes_s=0,
         quiet_s=0.5,
         open_file_ceiling_s=60,
         resume_after_s=30,
@@ -82,11 +87,12 @@ def means():
 def fetch(means):
     """Pulls an object with this ETag, whose store gives these blocks; the row."""
 
-    def run(etag, *blocks, distrusted="", metadata=None, store=None, temp=None, size=SIZE):
+    def run(etag, *blocks, distrusted="", metadata=None, store=None, temp=None, size=SIZE, means=means):
         lane: Any = SimpleNamespace(objects=store or Store(*blocks))
         remote = RemoteObject("p/f", size, etag, 10**18, metadata)
         temp = temp or Temp()
-        return pull(lane, "f", remote, temp, distrusted=distrusted, means=means, moved=lambda size: None)
+        row, _ = pull(lane, "f", remote, temp, distrusted=distrusted, means=means, moved=lambda size: None)
+        return row
 
     return run
 
@@ -136,6 +142,19 @@ def test_our_own_part_size_makes_a_composite_etag_conclusive(fetch):
     assert (fetch(etag, BODY, metadata=metadata)).is_verified
     with pytest.raises(Mismatch):
         fetch(etag, BODY[:-1] + b"X", metadata=metadata)
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_drip_below_the_minimum_rate_is_cut(fetch, means, monkeypatch, is_large):
+    """A connection that gives a byte now and then does not hold a worker for ever."""
+    now_s = iter(range(0, 10_000, 30))
+    monkeypatch.setattr("replicator.transfer.outcome.time.monotonic", lambda: next(now_s))
+    slow = dataclasses.replace(means, min_rate_bytes_s=10**9)
+    drip = Store(*(bytes([byte]) for byte in BODY), body=LARGE)
+    drip.piece = 1000
+
+    with pytest.raises(Unavailable, match="slower"):
+        fetch(MD5, store=drip, size=len(LARGE) if is_large else SIZE, means=slow)
 
 
 LARGE = random.Random(1).randbytes(3 * RANGE_BYTES + 5)

@@ -74,6 +74,7 @@ def journal(tmp_path):
 def means():
     return Means(
         part_size_bytes=PART,
+        min_rate_bytes_s=0,
         quiet_s=0,
         open_file_ceiling_s=60,
         resume_after_s=30,
