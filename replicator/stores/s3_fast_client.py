@@ -102,7 +102,7 @@ def _client(storage: Storage, *, connections: int, connect_s: float, silence_s: 
         "pool_max_idle_per_host": str(connections),
         "user_agent": user_agent(),
         "proxy_url": f"http://{NOWHERE}",
-        "proxy_excludes": (url.hostname or "").rstrip("."),
+        "proxy_excludes": url.hostname or "",
     }
     if token := storage.session_token.get_secret_value():
         config["session_token"] = token
