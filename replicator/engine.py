@@ -16,11 +16,11 @@ from replicator.detect.patrol import Patrol, Rhythm
 from replicator.model import Direction, Storage, Target
 from replicator.observe import logs
 from replicator.observe.metrics import Metrics
-from replicator.stores.files import Export
-from replicator.stores.journal import Journal
+from replicator.stores.files.export import Export
+from replicator.stores.journal.journal import Journal
 from replicator.stores.lane import Lane
 from replicator.stores.objects import ObjectStore
-from replicator.stores.s3_engine import open_store
+from replicator.stores.s3.engine import open_store
 from replicator.transfer import egress, ingress
 from replicator.transfer.concurrency import Concurrency
 from replicator.transfer.limits import ByteBudget, Room

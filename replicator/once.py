@@ -18,7 +18,7 @@ from replicator.model import Action, Hint, RemoteObject, Target
 from replicator.observe.metrics import Metrics
 from replicator.observe.status import ConfigView, Snapshot
 from replicator.reconcile.classify import classify_egress, classify_ingress
-from replicator.stores.files import ignore_lease_signals
+from replicator.stores.files.export import ignore_lease_signals
 from replicator.stores.lane import Lane
 
 _ATTEMPTS = 4

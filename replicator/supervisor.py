@@ -25,7 +25,7 @@ from replicator.model import Target
 from replicator.observe import http, logs
 from replicator.observe.metrics import Metrics
 from replicator.observe.status import ConfigView, Snapshot
-from replicator.stores.files import ignore_lease_signals
+from replicator.stores.files.export import ignore_lease_signals
 
 log = logs.get("supervisor")
 

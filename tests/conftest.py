@@ -28,7 +28,7 @@ from replicator.model import Storage
 
 if TYPE_CHECKING:  # half a second that rooms without S3 need not pay
     from replicator.stores.objects import ObjectStore
-    from replicator.stores.s3 import S3fsStore
+    from replicator.stores.s3.base import S3fsStore
 
 _MOTO = """
 import sys
@@ -158,7 +158,7 @@ def storage(s3_server, bucket) -> Storage:
 @pytest.fixture
 def s3(storage) -> Iterator["S3fsStore"]:
     """Our store, opened on the test's bucket."""
-    from replicator.stores.s3 import S3fsStore
+    from replicator.stores.s3.base import S3fsStore
 
     store = S3fsStore(storage, connections=16, connect_timeout_s=5, read_timeout_s=30)
     yield store
@@ -353,10 +353,10 @@ def open_store() -> Iterator[Callable[..., "ObjectStore"]]:
 
 def _new_store(engine: str, storage: Storage, settings: dict) -> "ObjectStore":
     if engine == "s3fs":
-        from replicator.stores.s3 import S3fsStore
+        from replicator.stores.s3.base import S3fsStore
 
         return S3fsStore(storage, **settings)
-    from replicator.stores.s3_fast import FastStore
+    from replicator.stores.s3.fast import FastStore
 
     return FastStore(storage, **{"min_rate_bytes_s": 4096, "part_size_bytes": 5 * 2**20} | settings)
 

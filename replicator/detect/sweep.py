@@ -19,7 +19,7 @@ from replicator.reconcile.classify import classify_egress, classify_ingress
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import is_marker, key_of, relpath_of
 from replicator.reconcile.march import march
-from replicator.stores.files import Directory, Export
+from replicator.stores.files.export import Directory, Export
 from replicator.stores.lane import Lane
 
 _SLICE_S = 0.05

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from replicator.model import Hint
 from replicator.observe import logs
-from replicator.stores.files import Export
+from replicator.stores.files.export import Export
 
 log = logs.get("watcher")
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from watchfiles import Change, awatch
 
 from replicator.model import OWN_DIR
-from replicator.stores.files import Export
+from replicator.stores.files.export import Export
 
 _STEP_MS = 20
 """Delay of a single event is about one step; the default of 1,600 ms debounce would add 0.8 s under steady load."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from replicator.model import Direction, LocalFile, Row, Target
-from replicator.stores.files import Export
-from replicator.stores.journal import Journal
+from replicator.stores.files.export import Export
+from replicator.stores.journal.journal import Journal
 from replicator.stores.objects import ObjectStore
 
 

@@ -14,7 +14,7 @@ from replicator.observe import logs
 from replicator.reconcile.classify import classify_egress
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import key_of
-from replicator.stores.files import OpenFile
+from replicator.stores.files.export import OpenFile
 from replicator.stores.lane import Lane
 from replicator.transfer.content import Content, part_sizes
 from replicator.transfer.job import Job

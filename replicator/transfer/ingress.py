@@ -16,7 +16,7 @@ from replicator.model import Action, LocalFile, RemoteObject, Row, Unseen
 from replicator.reconcile.classify import classify_ingress, is_edited
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import key_of
-from replicator.stores.files import TempFile
+from replicator.stores.files.export import TempFile
 from replicator.stores.lane import Lane
 from replicator.transfer.content import part_sizes
 from replicator.transfer.job import Job

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from replicator.errors import Stopping, Unavailable
 from replicator.model import Row
-from replicator.stores.files import OpenFile
+from replicator.stores.files.export import OpenFile
 from replicator.stores.lane import Lane
 from replicator.transfer.limits import ByteBudget, Room
 from replicator.transfer.pace import Bandwidth, DataBudget

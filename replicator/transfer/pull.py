@@ -14,7 +14,7 @@ from contextlib import closing
 from replicator.checksum import Checksum, etag_of, is_md5_etag
 from replicator.errors import IntegrityFailed
 from replicator.model import RemoteObject, Row
-from replicator.stores.files import TempFile
+from replicator.stores.files.export import TempFile
 from replicator.stores.lane import Lane
 from replicator.stores.objects import Download
 from replicator.transfer.content import mtime_ns_of, own_part_size, part_sizes

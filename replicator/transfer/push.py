@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from replicator.checksum import checksum_of, composite_etag, part_size_of
 from replicator.errors import SourceChanged
 from replicator.model import Row, Upload
-from replicator.stores.files import OpenFile
+from replicator.stores.files.export import OpenFile
 from replicator.transfer.content import Content, part_metadata, part_size_for, row_of, whole_metadata
 from replicator.transfer.outcome import Parcel
 from replicator.transfer.resumable import begun_upload, push_resumable

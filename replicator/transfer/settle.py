@@ -14,7 +14,7 @@ from replicator.errors import JournalError, JournalFull, RemoteChanged, SourceCh
 from replicator.model import UNSEEN
 from replicator.observe import logs
 from replicator.observe.metrics import Metrics, TargetSeries
-from replicator.stores.journal import Journal
+from replicator.stores.journal.journal import Journal
 from replicator.stores.lane import Lane
 from replicator.transfer.job import Job
 from replicator.transfer.outcome import Done, Outcome

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from replicator.stores.journal import Journal
+from replicator.stores.journal.journal import Journal
 
 FILES = 120
 

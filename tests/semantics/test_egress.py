@@ -8,8 +8,8 @@ import pytest
 
 from replicator.errors import Unavailable
 from replicator.model import Upload
-from replicator.stores.files import Export
-from replicator.stores.journal import Journal
+from replicator.stores.files.export import Export
+from replicator.stores.journal.journal import Journal
 
 
 async def test_e1_settled_file_is_in_the_bucket_at_once_after_its_event(device, witness, until):

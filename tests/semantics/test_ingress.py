@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from replicator.errors import Unavailable
-from replicator.stores.journal import Journal
+from replicator.stores.journal.journal import Journal
 from replicator.stores.objects import Download
 from replicator.transfer.pull import RANGE_BYTES
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from replicator.model import Fingerprint, Row
-from replicator.stores.files import Export
-from replicator.stores.journal import Journal
+from replicator.stores.files.export import Export
+from replicator.stores.journal.journal import Journal
 
 NOBODY = 65534
 
@@ -66,8 +66,8 @@ def run_as_nobody() -> Callable[..., str]:
         prelude = (
             "import os, sys\n"
             "from replicator.errors import *\n"
-            "from replicator.stores.files import Export\n"
-            "from replicator.stores.journal import Journal\n"
+            "from replicator.stores.files.export import Export\n"
+            "from replicator.stores.journal.journal import Journal\n"
             "import encodings.ascii, resource\n"
             "args = sys.argv[1:]\n"
             f"if os.geteuid() == 0: os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})\n"

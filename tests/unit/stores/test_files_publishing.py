@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from replicator.errors import DiskFull, KeyUnsafe, Refused, ReplicatorError, SourceChanged
-from replicator.stores.files import Export
+from replicator.stores.files.export import Export
 
 MTIME_NS = 1_700_000_000_123_456_789
 

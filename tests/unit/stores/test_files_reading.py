@@ -15,7 +15,7 @@ import pytest
 
 from replicator.errors import KeyUnsafe, LeftOut, Refused, Retryable, SourceChanged
 from replicator.model import Fingerprint
-from replicator.stores.files import Export, ignore_lease_signals
+from replicator.stores.files.export import Export, ignore_lease_signals
 
 UNSAFE = [
     "",
@@ -416,7 +416,7 @@ def test_probe_of_a_foreign_file_says_that_it_cannot_tell(open_root, run_as_nobo
         pytest.skip("files of another owner need root")
     (open_root / "file").write_bytes(b"content")
     code = """
-from replicator.stores.files import ignore_lease_signals
+from replicator.stores.files.export import ignore_lease_signals
 ignore_lease_signals()
 with Export(args[0]).open("file") as opened: print(opened.has_writer())
 """

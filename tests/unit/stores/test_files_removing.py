@@ -6,9 +6,9 @@ import signal
 import pytest
 
 from replicator.errors import LeftOut, SourceChanged
-from replicator.stores import remove as removing
-from replicator.stores.files import Export, ignore_lease_signals
-from replicator.stores.temp import TEMP_DIR
+from replicator.stores.files import remove as removing
+from replicator.stores.files.export import Export, ignore_lease_signals
+from replicator.stores.files.temp import TEMP_DIR
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from replicator.errors import DiskFull, Refused, SourceChanged
-from replicator.stores.files import Export, TempFile
-from replicator.stores.temp import PART_KEPT_S
+from replicator.stores.files.export import Export, TempFile
+from replicator.stores.files.temp import PART_KEPT_S
 
 MTIME_NS = 1_700_000_000_123_456_789
 TOKEN = "0123456789abcdef" * 2
@@ -24,7 +24,7 @@ PART = f"{TOKEN}.part"
 
 WRITE_FOR_EVER = """
 import sys
-from replicator.stores.files import Export
+from replicator.stores.files.export import Export
 
 with Export(sys.argv[1]).resume_temp(sys.argv[2]) as temp:
     while True:
@@ -230,7 +230,7 @@ def test_file_that_is_published_meanwhile_is_not_written_to(export, root, monkey
         os.rename(directory(root) / PART, root / "file")
         flock(fd, operation)
 
-    monkeypatch.setattr("replicator.stores.temp._published_mode", lambda _: 0o644)
+    monkeypatch.setattr("replicator.stores.files.temp._published_mode", lambda _: 0o644)
     monkeypatch.setattr(fcntl, "flock", publish_first)
     with export.resume_temp(TOKEN) as temp:
         assert temp.size == 0
@@ -300,9 +300,9 @@ def test_parts_are_cleared_when_they_are_old(export, root, monkeypatch):
     with export.resume_temp(held) as temp:
         temp.write(b"held")
         now = time.time()
-        monkeypatch.setattr("replicator.stores.temp.time.time", lambda: now + PART_KEPT_S - 60)
+        monkeypatch.setattr("replicator.stores.files.temp.time.time", lambda: now + PART_KEPT_S - 60)
         assert export.clear_temps() == 0
-        monkeypatch.setattr("replicator.stores.temp.time.time", lambda: now + PART_KEPT_S + 60)
+        monkeypatch.setattr("replicator.stores.files.temp.time.time", lambda: now + PART_KEPT_S + 60)
 
         assert export.clear_temps() == 1
         assert os.listdir(directory(root)) == [f"{held}.part"]
@@ -319,7 +319,7 @@ def test_part_that_took_a_cleared_one_s_place_is_not_cleared(export, root, monke
         (directory(root) / PART).write_bytes(b"newer")
         flock(fd, operation)
 
-    monkeypatch.setattr("replicator.stores.temp.time.time", lambda: now + PART_KEPT_S + 60)
+    monkeypatch.setattr("replicator.stores.files.temp.time.time", lambda: now + PART_KEPT_S + 60)
     monkeypatch.setattr(fcntl, "flock", replace_first)
 
     assert export.clear_temps() == 0

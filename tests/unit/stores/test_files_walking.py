@@ -8,8 +8,9 @@ import subprocess
 
 import pytest
 
-from replicator.stores import beneath, filewalk
-from replicator.stores.files import Export, Skipped
+from replicator.stores.files import beneath
+from replicator.stores.files import walk as filewalk
+from replicator.stores.files.export import Export, Skipped
 
 
 def listing(export: Export) -> list[str]:

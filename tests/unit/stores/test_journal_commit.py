@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from replicator.errors import JournalError, JournalFull
-from replicator.stores.journal import Journal
-from replicator.stores.journal_commit import Committer
+from replicator.stores.journal.commit import Committer
+from replicator.stores.journal.journal import Journal
 
 
 @pytest.fixture

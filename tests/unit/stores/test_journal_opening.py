@@ -13,13 +13,13 @@ import pytest
 
 from replicator.errors import ConfigError, JournalError
 from replicator.model import Fingerprint, Upload
-from replicator.stores.journal import Journal
-from replicator.stores.journal_file import SCHEMA_VERSION
+from replicator.stores.journal.file import SCHEMA_VERSION
+from replicator.stores.journal.journal import Journal
 
 SETTLE_FOR_EVER = """
 import sys, threading
 from replicator.model import Fingerprint, Part, Row, Upload
-from replicator.stores.journal import Journal
+from replicator.stores.journal.journal import Journal
 
 version = Fingerprint(1, 2, 3, 4)
 journal = Journal.open(sys.argv[1])
@@ -48,7 +48,7 @@ threading.Thread(target=add_parts).start()
 # Ends the process by force before one statement of an upgrade.
 DIE_IN_THE_UPGRADE = """
 import os, signal, sys
-from replicator.stores import journal_file
+from replicator.stores.journal import file as journal_file
 
 def connect(path):
     connection = connect_for_real(path)
@@ -380,7 +380,7 @@ def test_missing_log_costs_only_the_last_rows(tmp_path):
 def test_busy_database_is_not_set_aside(tmp_path, make_row, monkeypatch):
     """A database that another program holds is told as such: it is no damage, and nothing is renamed."""
     filled(tmp_path, make_row)
-    monkeypatch.setattr("replicator.stores.journal_file.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("replicator.stores.journal.file.BUSY_TIMEOUT_S", 0.05)
     holder = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")

@@ -80,7 +80,7 @@ def test_uploads_of_other_paths_and_targets_are_left_alone(journal, target):
 def test_uploads_are_listed_oldest_first_without_parts(journal, target, monkeypatch):
     """Who looks for what was left over gets one line an upload, in the order of beginning."""
     for second, relpath in ((30, "c"), (10, "b"), (20, "a")):
-        monkeypatch.setattr("replicator.stores.journal_uploads.time.time", lambda second=second: second + 0.5)
+        monkeypatch.setattr("replicator.stores.journal.uploads.time.time", lambda second=second: second + 0.5)
         journal.begin_upload(target, Upload(relpath, relpath, FAR, part_size=1, parts=(part(1),)))
 
     assert journal.uploads(target) == [Upload(relpath, relpath, FAR, part_size=1) for relpath in ("b", "a", "c")]

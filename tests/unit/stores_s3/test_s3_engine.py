@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from replicator.errors import ConfigError
-from replicator.stores.s3_engine import open_store
+from replicator.stores.s3.engine import open_store
 
 SETTINGS: dict[str, Any] = {
     "connections": 4,
@@ -62,7 +62,7 @@ def modules_after(code: str, *arguments: str) -> set[str]:
 
 def test_choosing_imports_no_engine():
     """The choice itself is cheap: no library of either engine, no event loop."""
-    loaded = modules_after("import replicator.stores.s3_engine")
+    loaded = modules_after("import replicator.stores.s3.engine")
 
     assert not loaded & (HEAVY | {"obstore", "asyncio"})
 
@@ -72,7 +72,7 @@ def test_frequent_requests_need_no_s3fs(storage):
     code = f"""
 from pydantic import SecretStr
 from replicator.model import Storage
-from replicator.stores.s3_engine import open_store
+from replicator.stores.s3.engine import open_store
 endpoint, bucket, region, key, secret = sys.argv[1:]
 store = open_store("auto", Storage(endpoint, bucket, region, SecretStr(key), SecretStr(secret)), **{SETTINGS!r})
 etag = store.put("a", b"12345", md5=b"", metadata={{"mtime": "1.5"}})

@@ -21,7 +21,9 @@ from replicator.errors import (
     TransferError,
     Unavailable,
 )
-from replicator.stores import s3_errors, s3_fast_errors, s3_table
+from replicator.stores.s3 import errors as s3_errors
+from replicator.stores.s3 import fast_errors as s3_fast_errors
+from replicator.stores.s3 import table as s3_table
 
 pytestmark = pytest.mark.usefixtures("without_pauses")
 

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from replicator.errors import ObjectMissing, Unavailable
-from replicator.stores import s3_fast_client
-from replicator.stores.s3_fast_rest import is_plain
+from replicator.stores.s3 import fast_client as s3_fast_client
+from replicator.stores.s3.fast_rest import is_plain
 
 MD5 = b"0" * 16
 MIB = 2**20

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from replicator.stores import s3_session
-from replicator.stores.s3_listing import read_listing
+from replicator.stores.s3 import session as s3_session
+from replicator.stores.s3.listing import read_listing
 
 SPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 END = "<IsTruncated>false</IsTruncated>"

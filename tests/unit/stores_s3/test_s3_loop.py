@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from replicator.errors import Unavailable
-from replicator.stores.s3_loop import LoopThread
+from replicator.stores.s3.loop import LoopThread
 
 
 async def nothing() -> None:

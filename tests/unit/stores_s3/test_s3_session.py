@@ -13,9 +13,10 @@ import pytest
 from pydantic import SecretStr
 
 from replicator.errors import AccessDenied, Throttled, TransferError, Unavailable
-from replicator.stores import s3_network, s3_session
-from replicator.stores.s3_listing import read_listing
-from replicator.stores.s3_table import AnswerUnusable
+from replicator.stores.s3 import network as s3_network
+from replicator.stores.s3 import session as s3_session
+from replicator.stores.s3.listing import read_listing
+from replicator.stores.s3.table import AnswerUnusable
 
 MD5 = hashlib.md5(b"body", usedforsecurity=False).digest()
 

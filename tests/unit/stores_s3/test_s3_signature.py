@@ -9,7 +9,7 @@ from botocore.credentials import Credentials
 from pydantic import SecretStr
 
 from replicator.model import Storage
-from replicator.stores.s3_signature import encoded, signed_get
+from replicator.stores.s3.signature import encoded, signed_get
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from replicator.errors import BucketMissing, IntegrityFailed, RemoteChanged, TransferError, Unavailable
-from replicator.stores.s3_answers import Body, primed
+from replicator.stores.s3.answers import Body, primed
 
 pytestmark = pytest.mark.usefixtures("without_pauses")
 

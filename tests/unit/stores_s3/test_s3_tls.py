@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from replicator.errors import TransferError, Unavailable
-from replicator.stores import s3_network
+from replicator.stores.s3 import network as s3_network
 
 ONE_MONTH = dt.timedelta(days=30)
 MD5 = hashlib.md5(b"body", usedforsecurity=False).digest()

@@ -11,8 +11,8 @@ from replicator.checksum import composite_etag
 from replicator.config.bandwidth import Allowance, Timetable
 from replicator.errors import SourceChanged, Stopping, Unavailable
 from replicator.model import TargetOptions
-from replicator.stores.files import Export
-from replicator.stores.journal import Journal
+from replicator.stores.files.export import Export
+from replicator.stores.journal.journal import Journal
 from replicator.stores.lane import Lane
 from replicator.transfer.limits import ByteBudget, Room
 from replicator.transfer.outcome import Means, Parcel

@@ -10,8 +10,8 @@ import re
 from obstore.exceptions import BaseError
 
 from replicator.errors import TransferError
-from replicator.stores.s3_fast_client import NOWHERE
-from replicator.stores.s3_table import code_in, detail_of, failure, word_of
+from replicator.stores.s3.fast_client import NOWHERE
+from replicator.stores.s3.table import code_in, detail_of, failure, word_of
 
 FOREIGN: tuple[type[Exception], ...] = (BaseError, OSError, ValueError, TypeError, LookupError)
 """What a call may raise. Some of obstore's errors are the builtin ones (FileNotFoundError, ValueError)."""

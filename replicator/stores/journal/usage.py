@@ -4,7 +4,7 @@ Owns: the table `usage`. Never: budgets, or what they mean. Hours are whole hour
 caller, who has the clock.
 """
 
-from replicator.stores.journal_tables import Tables
+from replicator.stores.journal.tables import Tables
 
 _KEPT_HOURS = 400 * 24
 """A year and a month, so that the same month of last year can still be told."""

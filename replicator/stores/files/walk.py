@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from replicator.errors import Refused
 from replicator.model import OWN_DIR, LocalFile
-from replicator.stores.beneath import fingerprint_of, obstacle, open_directory, open_for_listing
+from replicator.stores.files.beneath import fingerprint_of, obstacle, open_directory, open_for_listing
 
 RELPATH_MAX_BYTES = 4096
 """PATH_MAX of Linux, four times the longest S3 key: directories beyond it are named, not entered."""

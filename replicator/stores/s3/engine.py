@@ -6,7 +6,7 @@ from typing import Literal
 from replicator.errors import ConfigError
 from replicator.model import Storage
 from replicator.stores.objects import ObjectStore
-from replicator.stores.s3_table import OnRequest, ignore
+from replicator.stores.s3.table import OnRequest, ignore
 
 Engine = Literal["auto", "s3fs", "obstore"]
 
@@ -31,7 +31,7 @@ def open_store(
         fix = "Install it (pip install replicator[fast]), or choose auto or s3fs"
         raise ConfigError(where="REPLICATOR_S3_ENGINE", problem="obstore is not installed", fix=fix)
     if has_obstore:
-        from replicator.stores.s3_fast import FastStore  # noqa: PLC0415  # only where it is chosen
+        from replicator.stores.s3.fast import FastStore  # noqa: PLC0415  # only where it is chosen
 
         return FastStore(
             storage,
@@ -42,7 +42,7 @@ def open_store(
             part_size_bytes=part_size_bytes,
             on_request=on_request,
         )
-    from replicator.stores.s3 import S3fsStore  # noqa: PLC0415  # the same
+    from replicator.stores.s3.base import S3fsStore  # noqa: PLC0415  # the same
 
     return S3fsStore(
         storage,

@@ -123,7 +123,7 @@ def _schema(connection: sqlite3.Connection) -> list[tuple[str, str | None]]:
 
 def _script(after: int, version: int) -> str:
     """What leads from one version of the schema to another."""
-    room = resources.files("replicator.stores")
+    room = resources.files("replicator.stores.journal")
     return "\n".join(room.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS[after:version])
 
 

@@ -11,7 +11,7 @@ import os
 
 from replicator.errors import LeftOut, Refused, SourceChanged
 from replicator.model import Fingerprint
-from replicator.stores.beneath import (
+from replicator.stores.files.beneath import (
     OBSTACLES,
     fingerprint_of,
     look,
@@ -19,7 +19,7 @@ from replicator.stores.beneath import (
     open_for_listing,
     sync_directory,
 )
-from replicator.stores.temp import TempFile
+from replicator.stores.files.temp import TempFile
 
 _CONFLICT_MARK = ".sync-conflict-"
 _NAME_MAX_BYTES = 255

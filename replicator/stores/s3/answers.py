@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from replicator.model import RemoteObject
-from replicator.stores.s3_table import AnswerUnusable
+from replicator.stores.s3.table import AnswerUnusable
 
 Answer = Mapping[str, Any]
 

@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 from replicator.model import Part, Row, Upload
-from replicator.stores.journal_commit import Committer, Statement
-from replicator.stores.journal_rows import fingerprint_of, fingerprint_values, settling
-from replicator.stores.journal_tables import Reader, Tables
+from replicator.stores.journal.commit import Committer, Statement
+from replicator.stores.journal.rows import fingerprint_of, fingerprint_values, settling
+from replicator.stores.journal.tables import Reader, Tables
 
 _COLUMNS = "relpath, upload_id, part_size, size, mtime_ns, ctime_ns, ino"
 _UPLOAD = f"SELECT {_COLUMNS} FROM uploads WHERE target = ? AND relpath = ?"  # noqa: S608

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from replicator.errors import Unavailable
 
 if TYPE_CHECKING:
-    from replicator.stores.s3 import S3fsStore
+    from replicator.stores.s3.base import S3fsStore
 
 _NO_SEGMENT = re.compile(r"[\x00-\x1f\x7f]")
 

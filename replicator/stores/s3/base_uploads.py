@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from functools import partial
 
 from replicator.errors import ObjectMissing, TransferError
-from replicator.stores.s3_answers import Answer, etag_of, uploads_of
-from replicator.stores.s3_bucket import Bucket
-from replicator.stores.s3_table import AnswerUnusable
+from replicator.stores.s3.answers import Answer, etag_of, uploads_of
+from replicator.stores.s3.base_bucket import Bucket
+from replicator.stores.s3.table import AnswerUnusable
 
 _PARTS_HELD = 2
 """By `put_parts`: two on their way, or one while the next is read."""

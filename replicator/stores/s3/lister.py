@@ -19,11 +19,11 @@ from urllib.parse import quote, urlsplit
 
 from replicator.errors import TransferError
 from replicator.model import RemoteObject, Storage
-from replicator.stores.s3_answers import Page, page_of
-from replicator.stores.s3_listing import listing_of
-from replicator.stores.s3_network import ANSWER_LIMIT_BYTES, trust, user_agent
-from replicator.stores.s3_signature import encoded, signed_get
-from replicator.stores.s3_table import (
+from replicator.stores.s3.answers import Page, page_of
+from replicator.stores.s3.listing import listing_of
+from replicator.stores.s3.network import ANSWER_LIMIT_BYTES, trust, user_agent
+from replicator.stores.s3.signature import encoded, signed_get
+from replicator.stores.s3.table import (
     AnswerUnusable,
     OnRequest,
     code_in,

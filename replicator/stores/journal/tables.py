@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from replicator.errors import JournalError
-from replicator.stores import journal_file
-from replicator.stores.journal_commit import Committer
+from replicator.stores.journal import file as journal_file
+from replicator.stores.journal.commit import Committer
 
 
 class Reader:

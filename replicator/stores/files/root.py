@@ -5,9 +5,9 @@ Owns nothing but the way in. Never: a path of the workload.
 
 import os
 
-from replicator.stores.beneath import open_directory, translating
-from replicator.stores.remove import finish
-from replicator.stores.temp import TEMP_DIR, TempFile, clear_temps
+from replicator.stores.files.beneath import open_directory, translating
+from replicator.stores.files.remove import finish
+from replicator.stores.files.temp import TEMP_DIR, TempFile, clear_temps
 
 
 class ExportRoot:

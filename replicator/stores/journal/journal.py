@@ -9,12 +9,12 @@ import os
 from contextlib import ExitStack, closing
 from typing import Self
 
-from replicator.stores import journal_file
-from replicator.stores.journal_commit import Committer
-from replicator.stores.journal_rows import Rows
-from replicator.stores.journal_tables import Reader
-from replicator.stores.journal_uploads import Uploads
-from replicator.stores.journal_usage import Usage
+from replicator.stores.journal import file as journal_file
+from replicator.stores.journal.commit import Committer
+from replicator.stores.journal.rows import Rows
+from replicator.stores.journal.tables import Reader
+from replicator.stores.journal.uploads import Uploads
+from replicator.stores.journal.usage import Usage
 
 _TARGET = "SELECT id FROM targets WHERE identity = ?"
 _TARGETS = "SELECT id, identity FROM targets ORDER BY id"

@@ -11,7 +11,7 @@ import botocore.exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from replicator.errors import TransferError
-from replicator.stores.s3_table import detail_of, failure, kind_of, wait_of, word_of
+from replicator.stores.s3.table import detail_of, failure, kind_of, wait_of, word_of
 
 _MORE: dict[str, tuple[type[BaseException], ...]] = {
     "tls": (boto.SSLError, aiohttp.ClientSSLError),

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from replicator.model import Fingerprint, Row
-from replicator.stores.journal_commit import Statement
-from replicator.stores.journal_tables import Tables
+from replicator.stores.journal.commit import Statement
+from replicator.stores.journal.tables import Tables
 
 _COLUMNS = "relpath, size, mtime_ns, ctime_ns, ino, etag, checksum, is_verified"
 

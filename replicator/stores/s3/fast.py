@@ -17,14 +17,14 @@ import obstore
 from replicator.errors import RemoteChanged, Unavailable
 from replicator.model import RemoteObject
 from replicator.stores.objects import Download
-from replicator.stores.s3_answers import primed
-from replicator.stores.s3_fast_bucket import FastBucket, Unfit
-from replicator.stores.s3_fast_client import Clients
-from replicator.stores.s3_fast_errors import FOREIGN, UNFIT, translate, word_for
-from replicator.stores.s3_table import AnswerUnusable, say
+from replicator.stores.s3.answers import primed
+from replicator.stores.s3.fast_bucket import FastBucket, Unfit
+from replicator.stores.s3.fast_client import Clients
+from replicator.stores.s3.fast_errors import FOREIGN, UNFIT, translate, word_for
+from replicator.stores.s3.table import AnswerUnusable, say
 
 if TYPE_CHECKING:
-    from replicator.stores.s3 import S3fsStore
+    from replicator.stores.s3.base import S3fsStore
 
 BLOCK_BYTES = 2**20
 """Size of the blocks that `get` yields, about, but for the last."""

@@ -20,9 +20,9 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 
 from replicator.model import Storage
-from replicator.stores.s3_listing import read_listing
-from replicator.stores.s3_network import ANSWER_LIMIT_BYTES, DEFAULT_REGION, trust, user_agent
-from replicator.stores.s3_table import AnswerUnusable
+from replicator.stores.s3.listing import read_listing
+from replicator.stores.s3.network import ANSWER_LIMIT_BYTES, DEFAULT_REGION, trust, user_agent
+from replicator.stores.s3.table import AnswerUnusable
 
 
 def file_system(

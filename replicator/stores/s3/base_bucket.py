@@ -14,11 +14,11 @@ import s3fs
 
 from replicator.errors import TransferError
 from replicator.model import Storage
-from replicator.stores.s3_answers import Answer, page_of
-from replicator.stores.s3_errors import FOREIGN, translate, word_for
-from replicator.stores.s3_loop import LoopThread
-from replicator.stores.s3_session import file_system
-from replicator.stores.s3_table import OnRequest, ignore, named
+from replicator.stores.s3.answers import Answer, page_of
+from replicator.stores.s3.errors import FOREIGN, translate, word_for
+from replicator.stores.s3.loop import LoopThread
+from replicator.stores.s3.session import file_system
+from replicator.stores.s3.table import OnRequest, ignore, named
 
 T = TypeVar("T")
 

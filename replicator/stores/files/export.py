@@ -11,13 +11,21 @@ from contextlib import contextmanager
 
 from replicator.errors import KeyUnsafe, LeftOut, Refused, SourceChanged
 from replicator.model import OWN_DIR, Fingerprint, LocalFile
-from replicator.stores import publish
-from replicator.stores.beneath import OBSTACLES, descend, fingerprint_of, obstacle, open_directory, split, translating
-from replicator.stores.exportroot import ExportRoot
-from replicator.stores.filewalk import Directory, Skipped, walk
-from replicator.stores.openfile import OpenFile, ignore_lease_signals
-from replicator.stores.remove import remove
-from replicator.stores.temp import TEMP_DIR, TempFile
+from replicator.stores.files import publish
+from replicator.stores.files.beneath import (
+    OBSTACLES,
+    descend,
+    fingerprint_of,
+    obstacle,
+    open_directory,
+    split,
+    translating,
+)
+from replicator.stores.files.openfile import OpenFile, ignore_lease_signals
+from replicator.stores.files.remove import remove
+from replicator.stores.files.root import ExportRoot
+from replicator.stores.files.temp import TEMP_DIR, TempFile
+from replicator.stores.files.walk import Directory, Skipped, walk
 
 __all__ = ["Directory", "Export", "OpenFile", "Skipped", "TempFile", "ignore_lease_signals"]
 

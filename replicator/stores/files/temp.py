@@ -18,7 +18,14 @@ from types import TracebackType
 from typing import Self
 
 from replicator.model import OWN_DIR, Fingerprint
-from replicator.stores.beneath import fingerprint_of, look, obstacle, open_directory, open_for_listing, translating
+from replicator.stores.files.beneath import (
+    fingerprint_of,
+    look,
+    obstacle,
+    open_directory,
+    open_for_listing,
+    translating,
+)
 
 TEMP_DIR = (OWN_DIR, "tmp")
 """Where temporary files lie beneath an export's root."""

@@ -13,8 +13,8 @@ from contextlib import suppress
 
 from replicator.errors import SourceChanged
 from replicator.model import Fingerprint
-from replicator.stores.beneath import fingerprint_of, look, open_directory, open_for_listing
-from replicator.stores.openfile import has_writer
+from replicator.stores.files.beneath import fingerprint_of, look, open_directory, open_for_listing
+from replicator.stores.files.openfile import has_writer
 
 OWN_MODE = 0o700
 

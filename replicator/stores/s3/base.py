@@ -14,10 +14,10 @@ from functools import partial
 from replicator.errors import ObjectMissing, RemoteChanged, Unavailable
 from replicator.model import RemoteObject
 from replicator.stores.objects import Download
-from replicator.stores.s3_answers import Body, body_of, etag_of, object_of, page_of, primed
-from replicator.stores.s3_errors import FOREIGN
-from replicator.stores.s3_table import AnswerUnusable, say
-from replicator.stores.s3_uploads import Uploads, base64_of, lower, nothing
+from replicator.stores.s3.answers import Body, body_of, etag_of, object_of, page_of, primed
+from replicator.stores.s3.base_uploads import Uploads, base64_of, lower, nothing
+from replicator.stores.s3.errors import FOREIGN
+from replicator.stores.s3.table import AnswerUnusable, say
 
 BLOCK_BYTES = 256 * 2**10
 """Least size of the blocks that `get` yields, but for the last: each costs its reader a trip to the disk."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from urllib.parse import quote, urlsplit
 
 from replicator.model import Storage
-from replicator.stores.s3_network import DEFAULT_REGION
+from replicator.stores.s3.network import DEFAULT_REGION
 
 _NOTHING = hashlib.sha256(b"").hexdigest()
 

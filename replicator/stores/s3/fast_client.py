@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from replicator.model import Storage
-from replicator.stores.s3_network import DEFAULT_REGION, is_proxied, user_agent
+from replicator.stores.s3.network import DEFAULT_REGION, is_proxied, user_agent
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config

@@ -16,7 +16,7 @@ from typing import Self
 
 from replicator.errors import SourceChanged
 from replicator.model import Fingerprint
-from replicator.stores.beneath import fingerprint_of, look, translating
+from replicator.stores.files.beneath import fingerprint_of, look, translating
 
 
 def ignore_lease_signals() -> None:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from replicator.errors import TransferError
 from replicator.model import RemoteObject, Storage
-from replicator.stores.s3_fast_client import Clients, clients
-from replicator.stores.s3_fast_errors import FOREIGN, UNFIT, translate, word_for
-from replicator.stores.s3_fast_rest import Rest, is_plain
-from replicator.stores.s3_lister import Lister
-from replicator.stores.s3_table import OnRequest, ignore, named
+from replicator.stores.s3.fast_client import Clients, clients
+from replicator.stores.s3.fast_errors import FOREIGN, UNFIT, translate, word_for
+from replicator.stores.s3.fast_rest import Rest, is_plain
+from replicator.stores.s3.lister import Lister
+from replicator.stores.s3.table import OnRequest, ignore, named
 
 if TYPE_CHECKING:
-    from replicator.stores.s3 import S3fsStore
+    from replicator.stores.s3.base import S3fsStore
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class FastBucket(Rest):
         page_keys: int = 1000,
     ) -> None:
         def build() -> "S3fsStore":
-            from replicator.stores.s3 import S3fsStore  # noqa: PLC0415  # see Rest
+            from replicator.stores.s3.base import S3fsStore  # noqa: PLC0415  # see Rest
 
             return S3fsStore(
                 storage,
