@@ -10,6 +10,8 @@ import inspect
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +40,9 @@ EXIT_FAILED, EXIT_CONFIG, EXIT_DIFFERENT, EXIT_SOME_FAILING = 1, 2, 3, 4
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
 
+_PATIENCE_S = 1.0
+"""For threads to end at the end of the process. The interpreter itself would wait for ever."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with documented fields.")]
 Command = Callable[..., int | None]
 
@@ -47,15 +52,29 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        _fail(error, EXIT_CONFIG)
+        _leave(EXIT_CONFIG, error)
     except ReplicatorError as error:
-        _fail(error, EXIT_FAILED)
+        _leave(EXIT_FAILED, error)
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        _leave(EXIT_INTERRUPTED)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            raise
+        _leave(end.code or 0)
 
 
-def _fail(error: ReplicatorError, code: int) -> None:
-    print(f"replicator: {words.escape(str(error))}", file=sys.stderr)  # noqa: T201 - the command line's own voice
+def _leave(code: int, error: ReplicatorError | None = None) -> None:
+    """End the process, also when a thread is stuck in a request: the journal knows what was not confirmed."""
+    if error:
+        print(f"replicator: {words.escape(str(error))}", file=sys.stderr)  # noqa: T201 - the command line's own voice
+    deadline_s = time.monotonic() + _PATIENCE_S
+    others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    for thread in others:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+    if any(thread.is_alive() for thread in others):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

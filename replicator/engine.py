@@ -7,6 +7,7 @@ what a difference means.
 import asyncio
 import gc
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -46,6 +47,13 @@ class _Endpoint:
     lanes: int = 0
 
 
+class _Threads(ThreadPoolExecutor):
+    """The event loop's threads. Their end waits for nobody: a listing that is never answered must not keep us."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
 class Engine:
     """Everything that moves files. Use as `async with Engine(settings, metrics) as engine`."""
 
@@ -83,6 +91,7 @@ class Engine:
         self.workers = Workers(self.queue, self.settling, threads=threads, means=self.means)
 
     async def __aenter__(self) -> Self:
+        asyncio.get_running_loop().set_default_executor(_Threads(thread_name_prefix="loop"))
         gc.freeze()  # what is loaded by now lives as long as the process: no need to look at it again and again
         return self
 

@@ -8,7 +8,6 @@ Source: Kubernetes pod lifecycle (SIGTERM, then SIGKILL after the grace period):
 import asyncio
 import contextlib
 import dataclasses
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -182,17 +181,14 @@ def main(settings: Settings, source: Source, *, reread: Callable[[], Settings]) 
     """`replicator run`: ends normally only after a signal. Raises ConfigError or JournalError."""
     ignore_lease_signals()
     try:
-        is_stuck = asyncio.run(_run(settings, source, reread))
+        asyncio.run(_run(settings, source, reread))
     except* ReplicatorError as errors:
         raise _first(errors) from errors
-    if is_stuck:  # in a request that nothing can cut short; the journal knows what it did not confirm
-        os._exit(0)
 
 
-async def _run(settings: Settings, source: Source, reread: Callable[[], Settings]) -> bool:
+async def _run(settings: Settings, source: Source, reread: Callable[[], Settings]) -> None:
     async with Engine(settings, Metrics()) as engine:
         await Supervisor(engine, source, reread).run()
-        return engine.workers.are_stuck
 
 
 def _first(errors: BaseExceptionGroup[ReplicatorError]) -> ReplicatorError:

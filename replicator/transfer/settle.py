@@ -23,6 +23,10 @@ from replicator.transfer.retry import Gate, RetryPolicy
 
 log = logs.get("transfer")
 
+_GATHER_S = 0.005
+"""How long the first of a batch waits for others: a commit for each file costs more than its row."""
+_FULL_BATCH = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -69,7 +73,7 @@ class Settling:
         """Take over a job whose transfer went well."""
         with self._changed:
             self._waiting.append(ended)
-            if len(self._waiting) == 1:
+            if len(self._waiting) in (1, _FULL_BATCH):
                 self._changed.notify()
 
     def close(self) -> None:
@@ -111,6 +115,8 @@ class Settling:
         with self._changed:
             while not self._waiting and not self._is_closed:
                 self._changed.wait()
+            if not self._is_closed:
+                self._changed.wait(_GATHER_S)
             batch, self._waiting = self._waiting, []
             return batch
 

@@ -56,11 +56,6 @@ class Workers:
             self._queue.close()
             await asyncio.to_thread(self._join)
 
-    @property
-    def are_stuck(self) -> bool:
-        """Whether a thread is still in a request, so that the interpreter cannot end in order."""
-        return any(thread.is_alive() for thread in self._workers)
-
     async def leave(self, lane: Lane) -> None:
         """Wait until no job of this lane runs any more; after that nothing uses its store."""
         while self._queue.running(lane):  # noqa: ASYNC110 - threads end jobs; waking the loop for each would cost more

@@ -1,9 +1,11 @@
 """What people type and what they are told."""
 
+import asyncio
 import json
 import os
 import shutil
 import signal
+import time
 
 import pytest
 
@@ -83,6 +85,37 @@ async def test_verify_deep_compares_contents_and_not_what_the_journal_says(repli
     assert by_target[1]["workload/egress/sent"]["differences"] == {"flipped": "the contents differ"}
     assert by_target[1]["workload/egress/sent"]["equal"] == 2
     assert deep.code == 3
+
+
+async def test_request_that_nobody_answers_does_not_keep_the_service_from_ending(replicator, until):
+    """Two signals end it within seconds and with exit code 0, though a thread is stuck in a request for minutes."""
+    out = replicator.home / "export/out"
+    out.mkdir()
+    (out / "f").write_bytes(b"x")
+
+    async def be_deaf(reader, writer):
+        asked.append(await reader.readuntil(b"\r\n"))
+        await over.wait()
+        writer.close()
+
+    asked: list[bytes] = []
+    over = asyncio.Event()
+    server = await asyncio.start_server(be_deaf, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    words = {"OBC_BUCKET_HOST": "127.0.0.1", "OBC_BUCKET_PORT": str(port), "REPLICATOR_INGRESS": ""}
+    async with replicator.running(REPLICATOR_READ_TIMEOUT_S="300", **words) as service:
+        await until(lambda: asked)
+        service.process.send_signal(signal.SIGTERM)
+        await until(lambda: any("signal received" in line for line in service.log))
+        began = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        await service.process.wait()
+
+    assert service.process.returncode == 0
+    assert time.monotonic() - began < 10
+    over.set()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_cap_is_lifted_while_the_service_runs(replicator, witness, until):
