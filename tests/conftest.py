@@ -361,7 +361,8 @@ def _new_store(engine: str, storage: Storage, settings: dict) -> "ObjectStore":
     return FastStore(storage, **{"min_rate_bytes_s": 4096, "part_size_bytes": 5 * 2**20} | settings)
 
 
-@pytest.fixture(params=ENGINES)
+# An s3fs client takes a third of a second to make, several hundred times over.
+@pytest.fixture(params=[pytest.param(one, marks=pytest.mark.slow) if one == "s3fs" else one for one in ENGINES])
 def engine(request) -> str:
     return str(request.param)
 
