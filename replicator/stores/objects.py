@@ -48,7 +48,8 @@ class ObjectStore(Protocol):
         """Store the joined parts as one multipart object, whole or not at all; its ETag.
 
         Each part has `part_size` bytes (5 MiB at least) but the last. What the iterator raises is raised here, and
-        then nothing becomes visible and the parts are thrown away. At most three parts are held at a time.
+        then nothing becomes visible and the parts are thrown away; one still on its way may keep the upload alive,
+        which `list_uploads` then tells. At most three parts are held at a time.
         """
         ...
 
