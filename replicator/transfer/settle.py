@@ -10,7 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from replicator.errors import JournalError, JournalFull, RemoteChanged, SourceChanged, Stopping, TransferError
+from replicator.errors import (
+    JournalFull,
+    RemoteChanged,
+    ReplicatorError,
+    SourceChanged,
+    Stopping,
+    TransferError,
+)
 from replicator.model import UNSEEN
 from replicator.observe import logs
 from replicator.observe.metrics import Metrics, TargetSeries
@@ -157,13 +164,16 @@ class Settling:
         return self._series[lane]
 
 
-def guarded(work: Callable[[], None], on_fault: Callable[[JournalError], None]) -> Callable[[], None]:
-    """`work` for a thread: a journal that cannot be trusted is told instead of raised."""
+def guarded(work: Callable[[], None], on_fault: Callable[[ReplicatorError], None]) -> Callable[[], None]:
+    """`work` for a thread: what would end it in silence, and everybody's jobs with it, is told instead."""
 
     def run() -> None:
         try:
             work()
-        except JournalError as error:
+        except ReplicatorError as error:
             on_fault(error)
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            log.error("thread ended unexpectedly", error=error)
+            on_fault(ReplicatorError(f"a worker ended by itself ({type(error).__name__}: {error}); restart replicator"))
 
     return run

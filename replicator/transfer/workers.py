@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from replicator.errors import JournalError, Refused, TransferError
+from replicator.errors import JournalError, Refused, ReplicatorError, TransferError
 from replicator.observe import logs
 from replicator.stores.lane import Lane
 from replicator.transfer import egress, ingress
@@ -37,11 +37,11 @@ class Workers:
         self._means = means
         self._workers = [self._thread(self._take_jobs, f"worker {number}") for number in range(threads)]
         self._settler = self._thread(settling.run, "settle")
-        self._fault: JournalError | None = None
+        self._fault: ReplicatorError | None = None
         self._tell_fault: Callable[[], object] = lambda: None
 
     async def run(self) -> None:
-        """Work until cancelled; bodies on their way are given a moment to end. Raises JournalError."""
+        """Work until cancelled; bodies on their way are given a moment to end. Raises ReplicatorError."""
         has_fault = asyncio.Event()
         self._tell_fault = partial(asyncio.get_running_loop().call_soon_threadsafe, has_fault.set)
         for thread in (*self._workers, self._settler):
@@ -66,7 +66,7 @@ class Workers:
         # A daemon: what is stuck in a request must not keep the process from ending.
         return threading.Thread(target=guarded(work, self._on_fault), name=name, daemon=True)
 
-    def _on_fault(self, error: JournalError) -> None:
+    def _on_fault(self, error: ReplicatorError) -> None:
         if not self._means.stopping.is_set():
             self._fault = error
             self._tell_fault()

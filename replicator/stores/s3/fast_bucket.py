@@ -1,6 +1,6 @@
 """One bucket through obstore, with s3fs beside it: who takes a request, and what an error of either means.
 
-Owns: the choice, request by request, and the count of them. Never: what is asked for (`s3_fast`).
+Owns: the choice, request by request, and the count of them. Never: what is asked for (`fast`).
 """
 
 import time

@@ -122,6 +122,15 @@ def test_journal_that_cannot_be_trusted_is_told(settling, journal, ended):
     eventually(lambda: isinstance(getattr(settling, "fault", None), JournalError))
 
 
+def test_surprise_ends_the_process_and_not_only_the_thread(settling, journal, ended):
+    """A thread that is gone would leave every later job undone, and nobody would hear of it."""
+    journal.error = ZeroDivisionError("nobody planned for this")
+
+    settling.put(ended("a"))
+
+    eventually(lambda: "nobody planned" in str(getattr(settling, "fault", "")))
+
+
 def test_job_that_had_nothing_to_record_needs_no_transaction(queue, settling, journal, ended):
     """A look that found everything in step costs no commit."""
     settling.put(ended("a", Done.NOTHING))
