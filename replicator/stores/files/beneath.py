@@ -126,6 +126,15 @@ def open_for_listing(fd: int) -> int:
     return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
 
 
+def names_in(fd: int) -> list[str]:
+    """The entries of the directory that an O_PATH descriptor stands for."""
+    readable = open_for_listing(fd)
+    try:
+        return os.listdir(readable)
+    finally:
+        os.close(readable)
+
+
 def sync_directory(fd: int) -> None:
     """Make the entries of the directory `fd` outlive a power cut."""
     readable = open_for_listing(fd)

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from replicator.errors import SourceChanged
 from replicator.model import Fingerprint
-from replicator.stores.files.beneath import fingerprint_of, look, open_directory, open_for_listing
+from replicator.stores.files.beneath import fingerprint_of, look, names_in, open_directory
 from replicator.stores.files.openfile import has_writer
 
 OWN_MODE = 0o700
@@ -51,12 +51,7 @@ def finish(root: str, own: tuple[str, ...]) -> int:
     except FileNotFoundError:
         return 0
     try:
-        listed = open_for_listing(room)
-        try:
-            names = [name for name in os.listdir(listed) if _NAME.fullmatch(name)]
-        finally:
-            os.close(listed)
-        whole = [name for name in names if _is_whole(room, name)]
+        whole = [name for name in names_in(room) if _NAME.fullmatch(name) and _is_whole(room, name)]
         for name in whole:
             os.unlink(name, dir_fd=room)
         return len(whole)

@@ -21,9 +21,9 @@ from replicator.model import OWN_DIR, Fingerprint
 from replicator.stores.files.beneath import (
     fingerprint_of,
     look,
+    names_in,
     obstacle,
     open_directory,
-    open_for_listing,
     translating,
 )
 
@@ -210,12 +210,7 @@ def clear_temps(root: str) -> int:
     except FileNotFoundError:
         return 0
     try:
-        readable = open_for_listing(directory)
-        try:
-            names = [name for name in os.listdir(readable) if _NAME.fullmatch(name)]
-        finally:
-            os.close(readable)
-        return sum(_is_cleared(directory, name) for name in names)
+        return sum(_is_cleared(directory, name) for name in names_in(directory) if _NAME.fullmatch(name))
     finally:
         os.close(directory)
 
