@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from replicator import report
 from replicator.config.settings import Settings
-from replicator.detect.patrol import Patrol
-from replicator.detect.sweep import sweep_of
+from replicator.detect.patrol import Patrol, sweep_of
 from replicator.engine import Engine
 from replicator.model import Action, Hint, RemoteObject, Target
 from replicator.observe.metrics import Metrics

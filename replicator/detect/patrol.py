@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from replicator.detect.debounce import Debounce
-from replicator.detect.sweep import Report, sweep_of
+from replicator.detect.egress_sweep import EgressSweep
+from replicator.detect.ingress_sweep import IngressSweep
+from replicator.detect.sweep import Report, Sweep
 from replicator.detect.watcher import Kind, Watcher
 from replicator.errors import TransferError
 from replicator.model import Hint
@@ -28,6 +30,11 @@ _SOONEST_S = 1.0
 
 _FULL_JOBS = 10_000
 """Above this many jobs a sweep waits, so that a first sync of a million files stays small."""
+
+
+def sweep_of(lane: Lane) -> Sweep:
+    """The sweep that fits the lane's direction."""
+    return EgressSweep(lane) if lane.is_egress else IngressSweep(lane)
 
 
 class Admission(Protocol):

@@ -21,10 +21,10 @@ async def test_b1_a_blocked_direction_does_not_stop_the_other(device, witness, u
     ingress = dataclasses.replace(device.ingress(), storage=nowhere)
     device.write("out/f")
     async with device.running(device.egress(), ingress) as running:
-        await until(lambda: witness.keys("sent/"))
+        await until(lambda: running.view("egress").state == "in-step")
         await until(lambda: running.view("ingress").state == "blocked")
 
-        assert running.view("egress").state == "in-step"
+        assert await witness.keys("sent/") == ["sent/f"]
         assert "no-such-bucket-anywhere" in running.view("ingress").reason
         assert "Create the bucket" in running.view("ingress").fix
 

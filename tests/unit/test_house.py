@@ -234,7 +234,7 @@ def test_the_linter_bans_functions_on_files_outside_the_doors(source, module, fi
     ("module", "source", "findings"),
     [
         ("replicator.transfer.push", "import s3fs", True),
-        ("replicator.detect.sweep", "from sqlite3 import connect", True),
+        ("replicator.detect.egress_sweep", "from sqlite3 import connect", True),
         ("replicator.cli", "from aiohttp import web", True),
         ("replicator.stores.s3.session", "import aiobotocore.session", False),
         ("replicator.observe.http", "from aiohttp import web", False),
