@@ -19,7 +19,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from pydantic import SecretStr
@@ -158,10 +158,8 @@ def storage(s3_server, bucket) -> Storage:
 @pytest.fixture
 def s3(storage) -> Iterator["S3fsStore"]:
     """Our store, opened on the test's bucket."""
-    from replicator.stores.s3.base import S3fsStore
-
-    store = S3fsStore(storage, connections=16, connect_timeout_s=5, read_timeout_s=30)
-    yield store
+    store = _new_store("s3fs", storage, {"connections": 16, "read_timeout_s": 30})
+    yield cast("S3fsStore", store)
     store.close()
 
 
@@ -342,7 +340,6 @@ def open_store() -> Iterator[Callable[..., "ObjectStore"]]:
     stores: list[ObjectStore] = []
 
     def open_one(storage: Storage, engine: str = "s3fs", **settings) -> "ObjectStore":
-        settings = {"connections": 8, "connect_timeout_s": 5, "read_timeout_s": 5} | settings
         stores.append(_new_store(engine, storage, settings))
         return stores[-1]
 
@@ -351,14 +348,28 @@ def open_store() -> Iterator[Callable[..., "ObjectStore"]]:
         store.close()
 
 
+_LIMITS = {
+    "connections": 8,
+    "connect_timeout_s": 5,
+    "read_timeout_s": 5,
+    "min_rate_bytes_s": 4096,
+    "part_size_bytes": 5 * 2**20,
+}
+
+
 def _new_store(engine: str, storage: Storage, settings: dict) -> "ObjectStore":
+    """`settings` are fields of Limits, and what the stores take beside it."""
+    from replicator.stores.s3.network import Limits
+
+    limits = Limits(**{name: settings.get(name, default) for name, default in _LIMITS.items()})
+    more = {name: value for name, value in settings.items() if name not in _LIMITS}
     if engine == "s3fs":
         from replicator.stores.s3.base import S3fsStore
 
-        return S3fsStore(storage, **settings)
+        return S3fsStore(storage, limits, **more)
     from replicator.stores.s3.fast import FastStore
 
-    return FastStore(storage, **{"min_rate_bytes_s": 4096, "part_size_bytes": 5 * 2**20} | settings)
+    return FastStore(storage, limits, **more)
 
 
 # An s3fs client takes a third of a second to make, several hundred times over.

@@ -23,47 +23,8 @@ class Download:
     """Raises Unavailable when the body ends early."""
 
 
-class ObjectStore(Protocol):
-    """One bucket at one endpoint."""
-
-    streams: bool
-    """Whether `put_parts` costs far less than the same parts by `put_part`."""
-
-    def head(self, key: str) -> RemoteObject:
-        """The object with its metadata (lower-case names). Raises ObjectMissing."""
-        ...
-
-    def list(self, prefix: str) -> Iterator[Sequence[RemoteObject]]:
-        """Pages of every object whose key starts with `prefix`, in byte order of the whole key."""
-        ...
-
-    def put(self, key: str, body: bytes, *, md5: bytes, metadata: Mapping[str, str]) -> str:
-        """Store `body` whole or not at all, overwriting. `md5` is its digest, for stores that check it.
-
-        Returns the new object's ETag. Idempotent. Raises IntegrityFailed when the store got other bytes.
-        """
-        ...
-
-    def put_parts(self, key: str, parts: Iterator[bytes], *, part_size: int, metadata: Mapping[str, str]) -> str:
-        """Store the joined parts as one multipart object, whole or not at all; its ETag.
-
-        Each part has `part_size` bytes (5 MiB at least) but the last. What the iterator raises is raised here, and
-        then nothing becomes visible and the parts are thrown away; one still on its way may keep the upload alive,
-        which `list_uploads` then tells. At most three parts are held at a time.
-        """
-        ...
-
-    def get(self, key: str, *, etag: str, offset: int = 0, size: int | None = None) -> Download:
-        """`size` bytes from `offset` on (all that follow when None), of exactly the version `etag`.
-
-        Raises RemoteChanged when the object has another version or ends before `offset`, ObjectMissing when there
-        is none. No range beyond the object's end is asked for.
-        """
-        ...
-
-    def delete(self, key: str) -> None:
-        """Remove the object; absent is fine (S3 answers 204)."""
-        ...
+class Uploads(Protocol):
+    """Multipart uploads, step by step."""
 
     def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
         """Begin a multipart upload; nothing is visible until `complete_upload`. Returns the upload id."""
@@ -89,6 +50,58 @@ class ObjectStore(Protocol):
 
     def list_uploads(self, prefix: str) -> Sequence[tuple[str, str]]:
         """(key, upload id) of every unfinished multipart upload under `prefix`."""
+        ...
+
+
+class ObjectStore(Uploads, Protocol):
+    """One bucket at one endpoint."""
+
+    streams: bool
+    """Whether `put_parts` costs far less than the same parts by `put_part`."""
+
+    def head(self, key: str) -> RemoteObject:
+        """The object with its metadata (lower-case names). Raises ObjectMissing."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[Sequence[RemoteObject]]:
+        """Pages of every object whose key starts with `prefix`, in byte order of the whole key."""
+        ...
+
+    def put(self, key: str, body: bytes, *, md5: bytes, metadata: Mapping[str, str]) -> str:
+        """Store `body` whole or not at all, overwriting. `md5` is its digest, for stores that check it.
+
+        Returns the new object's ETag. Idempotent. Raises IntegrityFailed when the store got other bytes.
+        """
+        ...
+
+    def is_checking_uploads(self, key: str) -> bool:
+        """Whether a good answer to an upload proves it, though the ETag is not the one expected: an opaque one then.
+
+        True where the store refuses bytes that do not fit the checksum that each upload carries. It is asked once, with
+        a part of an upload of `key` that is thrown away, so ask only where an ETag says nothing. Raises nothing:
+        what cannot be found out is False.
+        """
+        ...
+
+    def put_parts(self, key: str, parts: Iterator[bytes], *, part_size: int, metadata: Mapping[str, str]) -> str:
+        """Store the joined parts as one multipart object, whole or not at all; its ETag.
+
+        Each part has `part_size` bytes (5 MiB at least) but the last. What the iterator raises is raised here, and
+        then nothing becomes visible and the parts are thrown away; one still on its way may keep the upload alive,
+        which `list_uploads` then tells. At most three parts are held at a time.
+        """
+        ...
+
+    def get(self, key: str, *, etag: str, offset: int = 0, size: int | None = None) -> Download:
+        """`size` bytes from `offset` on (all that follow when None), of exactly the version `etag`.
+
+        Raises RemoteChanged when the object has another version or ends before `offset`, ObjectMissing when there
+        is none. No range beyond the object's end is asked for.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; absent is fine (S3 answers 204)."""
         ...
 
     def close(self) -> None:

@@ -298,6 +298,19 @@ def test_uploads_are_listed_by_prefix(store):
     assert set(store.list_uploads("data/")) == {pair for pair in made if pair[0] != "data2/x"}
 
 
+@pytest.mark.parametrize("name", ["plain", "space", "version-query", "double-slash", "emoji"])
+def test_asking_for_a_proof_leaves_no_trace(store, sees, name):
+    """Whether the store checks uploads is found out without an object, a version or an upload that stays."""
+    key = KEYS.get(name, name)
+    put(store, key, b"before")
+
+    answers = {store.is_checking_uploads(key) for _ in range(2)}
+
+    assert len(answers) == 1
+    assert (sees.keys(), sees.body(key)) == ([key], b"before")
+    assert list(store.list_uploads("")) == []
+
+
 def test_delete_twice_is_fine(store, sees):
     """Deleting what is not there is done already."""
     put(store, "o")

@@ -5,14 +5,16 @@ end that says it is one. What is wrong is never mended: a listing cut short read
 Source: S3 API, ListObjectsV2 (UTF-8 binary order, EncodingType=url), GetObject (Content-Range), RFC 9110 14.4.
 """
 
+import operator
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_plus
 
 from replicator.model import RemoteObject
+from replicator.stores.s3.listing import Entry
 from replicator.stores.s3.table import AnswerUnusable
 
 Answer = Mapping[str, Any]
@@ -68,22 +70,17 @@ def object_of(answer: Answer, *, key: str) -> RemoteObject:
 def page_of(answer: Answer, *, prefix: str, after: str) -> Page:
     """`after` is the last key of the page before, '' on the first."""
     is_truncated = _is_truncated(answer)
-    is_encoded = answer.get("EncodingType") == "url"
+    entries = answer["Entries"] if "Entries" in answer else list(map(_entry, answer.get("Contents", ())))
+    keys = [entry[0] for entry in entries]
+    if answer.get("EncodingType") == "url":
+        keys = list(map(_decoded, keys))
+    if not _is_ordered(after, keys) or not all(key.startswith(prefix) for key in keys[:1] + keys[-1:]):
+        raise AnswerUnusable("the listing is not trustworthy: a key outside the prefix or out of order")
     objects = tuple(
-        RemoteObject(
-            key=_decoded(entry["Key"]) if is_encoded else entry["Key"],
-            size=entry["Size"],
-            etag=etag_of(entry),
-            mtime_ns=_ns(entry["LastModified"]),
-        )
-        for entry in answer.get("Contents", ())
+        RemoteObject(key, size, etag, mtime_ns) for key, (_, size, etag, mtime_ns) in zip(keys, entries, strict=True)
     )
-    last = _order(after)
-    for entry in objects:
-        here = _order(entry.key)
-        if here <= last or not entry.key.startswith(prefix):
-            raise AnswerUnusable("the listing is not trustworthy: a key outside the prefix or out of order")
-        last = here
+    if not all(entry.etag for entry in objects):
+        raise AnswerUnusable("the listing is not trustworthy: an object without an ETag")
     token = answer.get("NextContinuationToken", "") if is_truncated else ""
     if is_truncated and not token:
         raise AnswerUnusable("the listing is not trustworthy: it was cut and does not say how to go on")
@@ -153,8 +150,17 @@ def _decoded(text: str) -> str:
     return unquote_plus(text, errors="surrogateescape") if "%" in text or "+" in text else text
 
 
-def _order(key: str) -> bytes:
-    return key.encode("utf-8", "surrogateescape")
+def _entry(entry: Answer) -> Entry:
+    return entry["Key"], entry["Size"], entry["ETag"].strip('"'), _ns(entry["LastModified"])
+
+
+def _is_ordered(after: str, keys: Sequence[str]) -> bool:
+    """Whether the keys, `after` before them, ascend in byte order. Then what the first and last begin with, all do."""
+    texts = [after, *keys]
+    if "".join(texts).isascii():
+        return all(map(operator.lt, texts, keys))
+    codes = [text.encode("utf-8", "surrogateescape") for text in texts]
+    return all(map(operator.lt, codes, codes[1:]))
 
 
 def _ns(moment: datetime) -> int:

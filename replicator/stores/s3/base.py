@@ -15,7 +15,8 @@ from replicator.errors import ObjectMissing, RemoteChanged, Unavailable
 from replicator.model import RemoteObject
 from replicator.stores.objects import Download
 from replicator.stores.s3.answers import Body, body_of, etag_of, object_of, page_of, primed
-from replicator.stores.s3.base_uploads import Uploads, base64_of, lower, nothing
+from replicator.stores.s3.base_bucket import nothing
+from replicator.stores.s3.base_uploads import Uploads, base64_of, lower
 from replicator.stores.s3.errors import FOREIGN
 from replicator.stores.s3.table import AnswerUnusable, say
 
@@ -28,8 +29,7 @@ _READ_BYTES = 2**20
 class S3fsStore(Uploads):
     """One bucket at one endpoint through s3fs.
 
-    `connections` bounds the open connections; `connect_timeout_s` covers TCP and TLS, `read_timeout_s` each silence
-    of the server. `on_request(operation, code, seconds)` hears of every request, in a thread of the store's own.
+    `on_request(operation, code, seconds)` hears of every request, in a thread of the store's own.
     `page_keys` is the length of a listing's pages, 1,000 at most.
     """
 

@@ -17,6 +17,7 @@ from replicator.model import Storage
 from replicator.stores.s3.answers import Answer, page_of
 from replicator.stores.s3.errors import FOREIGN, translate, word_for
 from replicator.stores.s3.loop import LoopThread
+from replicator.stores.s3.network import Limits
 from replicator.stores.s3.session import file_system
 from replicator.stores.s3.table import OnRequest, ignore, named
 
@@ -33,21 +34,13 @@ class Bucket:
     def __init__(
         self,
         storage: Storage,
+        limits: Limits,
         *,
-        connections: int,
-        connect_timeout_s: float,
-        read_timeout_s: float,
         on_request: OnRequest = ignore,
         page_keys: int = 1000,
     ) -> None:
         self._bucket = storage.bucket
-        self._open = partial(
-            file_system,
-            storage,
-            connections=connections,
-            connect_timeout_s=connect_timeout_s,
-            read_timeout_s=read_timeout_s,
-        )
+        self._open = partial(file_system, storage, limits)
         self._fs: s3fs.S3FileSystem | None = None
         self._loop = LoopThread("s3fs")
         self._on_request = on_request

@@ -10,25 +10,37 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
+from functools import cached_property, partial
 
 from replicator.errors import ObjectMissing, TransferError
 from replicator.stores.s3.answers import Answer, etag_of, uploads_of
-from replicator.stores.s3.base_bucket import Bucket
+from replicator.stores.s3.base_bucket import Bucket, nothing
+from replicator.stores.s3.proof import SENT, Proof, is_refused
 from replicator.stores.s3.table import AnswerUnusable
 
 _PARTS_HELD = 2
 """By `put_parts`: two on their way, or one while the next is read."""
 
 
-def nothing(answer: Answer) -> None:
-    """For answers that say no more than that it was done."""
-
-
 class Uploads(Bucket):
     """The multipart half of the store."""
 
     streams = False
+
+    def is_checking_uploads(self, key: str) -> bool:
+        return self._proof.holds(key)
+
+    @cached_property
+    def _proof(self) -> Proof:
+        return Proof(self._is_refusing_other_bytes)
+
+    def _is_refusing_other_bytes(self, key: str) -> bool:
+        """Whether the store looks at Content-MD5."""
+        return is_refused(
+            begin=lambda: self.create_upload(key, metadata={}),
+            send=lambda upload_id, summed: self.put_part(key, upload_id, 1, SENT, md5=md5_of(summed)),
+            end=lambda upload_id: self.abort_upload(key, upload_id),
+        )
 
     def put_parts(
         self,

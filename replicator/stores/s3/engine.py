@@ -6,22 +6,13 @@ from typing import Literal
 from replicator.errors import ConfigError
 from replicator.model import Storage
 from replicator.stores.objects import ObjectStore
+from replicator.stores.s3.network import Limits
 from replicator.stores.s3.table import OnRequest, ignore
 
 Engine = Literal["auto", "s3fs", "obstore"]
 
 
-def open_store(
-    engine: Engine,
-    storage: Storage,
-    *,
-    connections: int,
-    connect_timeout_s: float,
-    read_timeout_s: float,
-    min_rate_bytes_s: float,
-    part_size_bytes: int,
-    on_request: OnRequest = ignore,
-) -> ObjectStore:
+def open_store(engine: Engine, storage: Storage, limits: Limits, *, on_request: OnRequest = ignore) -> ObjectStore:
     """A store on `storage`; it connects at its first request. auto is obstore where it is installed, else s3fs.
 
     Raises ConfigError when obstore was asked for and is not installed.
@@ -33,21 +24,7 @@ def open_store(
     if has_obstore:
         from replicator.stores.s3.fast import FastStore  # noqa: PLC0415  # only where it is chosen
 
-        return FastStore(
-            storage,
-            connections=connections,
-            connect_timeout_s=connect_timeout_s,
-            read_timeout_s=read_timeout_s,
-            min_rate_bytes_s=min_rate_bytes_s,
-            part_size_bytes=part_size_bytes,
-            on_request=on_request,
-        )
+        return FastStore(storage, limits, on_request=on_request)
     from replicator.stores.s3.base import S3fsStore  # noqa: PLC0415  # the same
 
-    return S3fsStore(
-        storage,
-        connections=connections,
-        connect_timeout_s=connect_timeout_s,
-        read_timeout_s=read_timeout_s,
-        on_request=on_request,
-    )
+    return S3fsStore(storage, limits, on_request=on_request)

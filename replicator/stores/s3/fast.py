@@ -26,8 +26,9 @@ from replicator.stores.s3.table import AnswerUnusable, say
 if TYPE_CHECKING:
     from replicator.stores.s3.base import S3fsStore
 
-BLOCK_BYTES = 2**20
-"""Size of the blocks that `get` yields, about, but for the last."""
+BLOCK_BYTES = 2**18
+"""Size of the blocks that `get` yields, about, but for the last. Larger ones cost memory and spare nothing."""
+_AT_ONCE_BYTES = 2**16
 
 _PARTS_IN_FLIGHT = 2
 
@@ -60,8 +61,7 @@ class _Parts:
 class FastStore(FastBucket):
     """One bucket at one endpoint through obstore, and through s3fs where that cannot.
 
-    `connections` bounds the idle connections; those in use are bounded by the callers' threads, two a streamed put.
-    `min_rate_bytes_s` and `part_size_bytes` say how long sending a body may take; a rate of 0 sets no bound.
+    A streamed put uses two connections.
     `on_request(operation, code, seconds)` hears of every request; of a streamed put's requests when it has ended.
     """
 
@@ -137,15 +137,22 @@ class FastStore(FastBucket):
             found = obstore.get(client.stream, key, options=options)
             try:
                 got, (first, end) = _etag(found.meta["e_tag"]), found.range
-                metadata, stream = _metadata(found), found.stream(min_chunk_size=BLOCK_BYTES)
+                metadata, take = _metadata(found), end - first if size is None else size
+                stream: Iterator[bytes | obstore.Bytes]
+                stream = self._at_once(found) if take <= _AT_ONCE_BYTES else found.stream(min_chunk_size=BLOCK_BYTES)
             finally:
                 del found  # or whoever keeps the error keeps the connection
         if got != etag:  # a store that ignores If-Match
             del stream
             raise RemoteChanged(say("get_object", self._bucket, key, "the object has another version; look again"))
-        return Download(metadata, primed(self._blocks(key, stream, end - first if size is None else size)))
+        return Download(metadata, primed(self._blocks(key, stream, take)))
 
-    def _blocks(self, key: str, stream: Iterator[bytes], take: int) -> Generator[bytes]:
+    @staticmethod
+    def _at_once(found: "obstore.GetResult") -> Iterator["bytes | obstore.Bytes"]:
+        """The whole body by one call: each block of a stream is a wait of its own."""
+        yield found.bytes()
+
+    def _blocks(self, key: str, stream: Iterator["bytes | obstore.Bytes"], take: int) -> Generator[bytes]:
         """An empty block, then those of the body. The stream gives its connection up when nobody holds it."""
         yield b""
         left = take

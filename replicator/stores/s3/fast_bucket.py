@@ -6,14 +6,18 @@ Owns: the choice, request by request, and the count of them. Never: what is aske
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from replicator.errors import TransferError
 from replicator.model import RemoteObject, Storage
+from replicator.stores.s3.direct import Direct
 from replicator.stores.s3.fast_client import Clients, clients
 from replicator.stores.s3.fast_errors import FOREIGN, UNFIT, translate, word_for
 from replicator.stores.s3.fast_rest import Rest, is_plain
 from replicator.stores.s3.lister import Lister
+from replicator.stores.s3.network import Limits
+from replicator.stores.s3.proof import Proof, is_refusing_other_bytes
 from replicator.stores.s3.table import OnRequest, ignore, named
 
 if TYPE_CHECKING:
@@ -36,52 +40,37 @@ class FastBucket(Rest):
     def __init__(
         self,
         storage: Storage,
+        limits: Limits,
         *,
-        connections: int,
-        connect_timeout_s: float,
-        read_timeout_s: float,
-        min_rate_bytes_s: float,
-        part_size_bytes: int,
         on_request: OnRequest = ignore,
         page_keys: int = 1000,
     ) -> None:
         def build() -> "S3fsStore":
             from replicator.stores.s3.base import S3fsStore  # noqa: PLC0415  # see Rest
 
-            return S3fsStore(
-                storage,
-                connections=connections,
-                connect_timeout_s=connect_timeout_s,
-                read_timeout_s=read_timeout_s,
-                on_request=on_request,
-                page_keys=page_keys,
-            )
+            return S3fsStore(storage, limits, on_request=on_request, page_keys=page_keys)
 
         super().__init__(build)
         self._bucket = storage.bucket
         self._on_request = on_request
-        self._clients: Clients | None = clients(
-            storage,
-            connections=connections,
-            connect_timeout_s=connect_timeout_s,
-            read_timeout_s=read_timeout_s,
-            min_rate_bytes_s=min_rate_bytes_s,
-            part_size_bytes=part_size_bytes,
-        )
+        self._clients: Clients | None = clients(storage, limits)
         self.streams = self._clients is not None
-        self._lister = Lister(
-            storage,
-            connect_timeout_s=connect_timeout_s,
-            read_timeout_s=read_timeout_s,
-            on_request=on_request,
-            page_keys=page_keys,
-        )
+        direct = Direct(storage, limits, on_request)
+        self._lister = Lister(direct, page_keys=page_keys)
+        self._proof = Proof(partial(is_refusing_other_bytes, direct))
 
     def probe(self) -> None:
         (self._lister if self._clients else self.s3fs()).probe()
 
     def list(self, prefix: str) -> Iterator[Sequence[RemoteObject]]:
         return (self._lister if self._clients else self.s3fs()).list(prefix)
+
+    def is_checking_uploads(self, key: str) -> bool:
+        """By both, where both are in use: each sends a checksum of its own kind."""
+        beside = self._store
+        if self._clients is None:
+            return beside is not None and beside.is_checking_uploads(key)
+        return self._proof.holds(key) and (beside is None or beside.is_checking_uploads(key))
 
     def _either(self, operation: str, key: str, fast: Callable[[Clients], T], slow: "Callable[[S3fsStore], T]") -> T:
         """By obstore, or else by s3fs, which then keeps what obstore cannot reach."""

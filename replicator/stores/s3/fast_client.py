@@ -5,6 +5,7 @@ follow redirects with the session token. Proxies are not for these clients: with
 """
 
 import contextlib
+import functools
 import os
 import re
 import threading
@@ -18,7 +19,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from replicator.model import Storage
-from replicator.stores.s3.network import DEFAULT_REGION, is_proxied, user_agent
+from replicator.stores.s3.network import DEFAULT_REGION, USER_AGENT, Limits, is_proxied
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
@@ -49,43 +50,32 @@ class Clients:
     small_bytes: int
 
 
-def clients(
-    storage: Storage,
-    *,
-    connections: int,
-    connect_timeout_s: float,
-    read_timeout_s: float,
-    min_rate_bytes_s: float,
-    part_size_bytes: int,
-) -> Clients | None:
+def clients(storage: Storage, limits: Limits) -> Clients | None:
     """None where obstore cannot do it: behind a proxy, with a certificate or a bucket's name that it does not check.
 
     Its read timeout begins with the request and so includes the sending: what is small enough to be sent within
-    half of it has just that, larger bodies get the time that they need at `min_rate_bytes_s` on top.
+    half of it has just that, larger bodies get the time that they need at the least rate on top.
     """
     if is_proxied(storage.endpoint) or not _BUCKET.fullmatch(storage.bucket):
         return None
 
-    def client(*, silence_s: float, whole_s: float) -> S3Store:
-        return _client(
-            storage, connections=connections, connect_s=connect_timeout_s, silence_s=silence_s, whole_s=whole_s
-        )
-
-    sending_s = part_size_bytes / min_rate_bytes_s if min_rate_bytes_s else _EVER_S
-    small = min(_SMALL_BYTES, int(min_rate_bytes_s * read_timeout_s / 2)) if min_rate_bytes_s else _SMALL_BYTES
+    client = functools.partial(_client, storage, limits)
+    rate, silence_s = limits.min_rate_bytes_s, limits.read_timeout_s
+    sending_s = limits.part_size_bytes / rate if rate else _EVER_S
+    small = min(_SMALL_BYTES, int(rate * silence_s / 2)) if rate else _SMALL_BYTES
     try:
         return Clients(
-            small=client(silence_s=read_timeout_s, whole_s=max(_SMALL_S, 2 * read_timeout_s)),
-            large=client(silence_s=read_timeout_s + sending_s, whole_s=_SMALL_S + read_timeout_s + sending_s),
+            small=client(silence_s=silence_s, whole_s=max(_SMALL_S, 2 * silence_s)),
+            large=client(silence_s=silence_s + sending_s, whole_s=_SMALL_S + silence_s + sending_s),
             # Against a body that drips: the longest that is asked for at once, two parts, at the least rate.
-            stream=client(silence_s=read_timeout_s, whole_s=_SMALL_S + 2 * sending_s),
+            stream=client(silence_s=silence_s, whole_s=_SMALL_S + 2 * sending_s),
             small_bytes=small,
         )
     except (BaseError, ValueError):
         return None
 
 
-def _client(storage: Storage, *, connections: int, connect_s: float, silence_s: float, whole_s: float) -> S3Store:
+def _client(storage: Storage, limits: Limits, *, silence_s: float, whole_s: float) -> S3Store:
     url = urlsplit(storage.endpoint)
     config: S3Config = {
         "endpoint": storage.endpoint,
@@ -96,11 +86,11 @@ def _client(storage: Storage, *, connections: int, connect_s: float, silence_s: 
     }
     options: ClientConfig = {
         "allow_http": url.scheme == "http",
-        "connect_timeout": timedelta(seconds=connect_s),
+        "connect_timeout": timedelta(seconds=limits.connect_timeout_s),
         "read_timeout": timedelta(seconds=silence_s),
         "timeout": timedelta(seconds=whole_s),
-        "pool_max_idle_per_host": str(connections),
-        "user_agent": user_agent(),
+        "pool_max_idle_per_host": str(limits.connections),
+        "user_agent": USER_AGENT,
         "proxy_url": f"http://{NOWHERE}",
         "proxy_excludes": url.hostname or "",
     }

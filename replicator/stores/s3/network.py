@@ -3,16 +3,35 @@
 Only HTTPS_PROXY, HTTP_PROXY and NO_PROXY are taken from the environment, since gateways need them.
 """
 
-import functools
-import importlib.metadata
 import ssl
 import urllib.request
+from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from replicator import __version__
+
+USER_AGENT = f"replicator/{__version__}"
 
 ANSWER_LIMIT_BYTES = 4 * 2**20
 """Above the longest honest answer: a page of 1,000 keys of 1,024 bytes, each byte percent-encoded."""
 
 DEFAULT_REGION = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a store may take of the network, and of time."""
+
+    connections: int
+    """Open at a time, through s3fs; idle at a time, through obstore, whose callers' threads bound those in use."""
+    connect_timeout_s: float
+    """For TCP and TLS."""
+    read_timeout_s: float
+    """For each silence of the server."""
+    min_rate_bytes_s: float
+    """Below it sending a body is given up, where silence cannot be seen; 0 sets no bound."""
+    part_size_bytes: int
+    """The longest body that is sent at once."""
 
 
 def trust(ca_pem: str) -> ssl.SSLContext:
@@ -33,11 +52,3 @@ def is_proxied(endpoint: str) -> bool:
     """Whether the environment puts a proxy between us and the endpoint."""
     url = urlsplit(endpoint)
     return bool(urllib.request.getproxies().get(url.scheme)) and not urllib.request.proxy_bypass(url.netloc)
-
-
-@functools.cache
-def user_agent() -> str:
-    try:
-        return f"replicator/{importlib.metadata.version('replicator')}"
-    except importlib.metadata.PackageNotFoundError:
-        return "replicator/0"

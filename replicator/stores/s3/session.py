@@ -21,13 +21,11 @@ from aiobotocore.session import AioSession
 
 from replicator.model import Storage
 from replicator.stores.s3.listing import read_listing
-from replicator.stores.s3.network import ANSWER_LIMIT_BYTES, DEFAULT_REGION, trust, user_agent
+from replicator.stores.s3.network import ANSWER_LIMIT_BYTES, DEFAULT_REGION, USER_AGENT, Limits, trust
 from replicator.stores.s3.table import AnswerUnusable
 
 
-def file_system(
-    storage: Storage, *, connections: int, connect_timeout_s: float, read_timeout_s: float
-) -> s3fs.S3FileSystem:
+def file_system(storage: Storage, limits: Limits) -> s3fs.S3FileSystem:
     """A file system of the running loop for `storage`; it connects at the first request."""
     fs = s3fs.S3FileSystem(
         asynchronous=True,
@@ -48,12 +46,12 @@ def file_system(
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
             "parameter_validation": False,
-            "user_agent": user_agent(),
+            "user_agent": USER_AGENT,
             "retries": {"total_max_attempts": 1, "mode": "standard"},
-            "max_pool_connections": connections,
-            "connect_timeout": connect_timeout_s,
-            "read_timeout": read_timeout_s,
-            "connector_args": {"socket_factory": functools.partial(_impatient_socket, read_timeout_s)},
+            "max_pool_connections": limits.connections,
+            "connect_timeout": limits.connect_timeout_s,
+            "read_timeout": limits.read_timeout_s,
+            "connector_args": {"socket_factory": functools.partial(_impatient_socket, limits.read_timeout_s)},
         },
     )
     fs.retries = 1

@@ -1,4 +1,4 @@
-"""A GET without a body, signed. Pure.
+"""A request of one body, signed. Pure.
 
 Source: AWS Signature Version 4, "Create a signed AWS API request"; S3's exceptions from it (paths are encoded once).
 """
@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from replicator.model import Storage
 from replicator.stores.s3.network import DEFAULT_REGION
 
-_NOTHING = hashlib.sha256(b"").hexdigest()
+NOTHING = hashlib.sha256(b"").hexdigest()
 
 
 def encoded(query: Mapping[str, str]) -> str:
@@ -20,16 +20,18 @@ def encoded(query: Mapping[str, str]) -> str:
     return "&".join(f"{name}={quote(value, safe='')}" for name, value in sorted(query.items()))
 
 
-def signed_get(storage: Storage, *, path: str, query: str, now: datetime) -> dict[str, str]:
-    """The headers of `GET path?query` at the storage's endpoint, both encoded already; `now` is UTC."""
+def signed(
+    storage: Storage, method: str, *, path: str, query: str, now: datetime, body_sha256: str = NOTHING
+) -> dict[str, str]:
+    """The headers of `method path?query` at the storage's endpoint, both encoded already; `now` is UTC."""
     moment = now.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{moment[:8]}/{storage.region or DEFAULT_REGION}/s3/aws4_request"
-    headers = {"host": urlsplit(storage.endpoint).netloc, "x-amz-content-sha256": _NOTHING, "x-amz-date": moment}
+    headers = {"host": urlsplit(storage.endpoint).netloc, "x-amz-content-sha256": body_sha256, "x-amz-date": moment}
     if token := storage.session_token.get_secret_value():
         headers["x-amz-security-token"] = token
     names = ";".join(headers)
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
-    request = f"GET\n{path}\n{query}\n{lines}\n{names}\n{_NOTHING}"
+    request = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{body_sha256}"
     text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     key = b"AWS4" + storage.secret_access_key.get_secret_value().encode()
     for word in scope.split("/"):

@@ -10,6 +10,7 @@ import pytest
 from replicator.errors import ObjectMissing, Unavailable
 from replicator.stores.s3 import fast_client as s3_fast_client
 from replicator.stores.s3.fast_rest import is_plain
+from replicator.stores.s3.network import Limits
 
 MD5 = b"0" * 16
 MIB = 2**20
@@ -185,14 +186,11 @@ def test_body_is_given_the_time_that_it_needs(stub_s3, open_fast, reply):
 @pytest.mark.parametrize(("rate", "small"), [(4096, 61440), (100, 1500), (10**6, 262144), (0, 262144)])
 def test_small_is_what_half_the_silence_sends(stub_s3, rate, small):
     """A body counts as small when it can be sent at the least rate in half of the time that any silence has."""
-    clients = s3_fast_client.clients(
-        stub_s3.storage(),
-        connections=1,
-        connect_timeout_s=1,
-        read_timeout_s=30,
-        min_rate_bytes_s=rate,
-        part_size_bytes=5 * MIB,
+    limits = Limits(
+        connections=1, connect_timeout_s=1, read_timeout_s=30, min_rate_bytes_s=rate, part_size_bytes=5 * MIB
     )
+
+    clients = s3_fast_client.clients(stub_s3.storage(), limits)
 
     assert clients.small_bytes == small
 

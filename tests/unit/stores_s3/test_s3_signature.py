@@ -1,6 +1,7 @@
 """Our signature is the one that botocore makes, byte for byte."""
 
 import datetime as dt
+import hashlib
 
 import pytest
 from botocore.auth import S3SigV4Auth
@@ -9,7 +10,7 @@ from botocore.credentials import Credentials
 from pydantic import SecretStr
 
 from replicator.model import Storage
-from replicator.stores.s3.signature import encoded, signed_get
+from replicator.stores.s3.signature import encoded, signed
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 
@@ -17,15 +18,16 @@ NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 @pytest.mark.parametrize("token", ["", "TOKEN//+="])
 @pytest.mark.parametrize("endpoint", ["https://s3.example.com", "http://127.0.0.1:9000", "http://[::1]:9000"])
 @pytest.mark.parametrize("prefix", ["", "a/b/", "a b+c/%20/é~*'()&=?#/"])
-def test_signature_is_that_of_botocore(monkeypatch, endpoint, token, prefix):
-    """Host, query and token are signed as S3 reads them."""
+@pytest.mark.parametrize(("method", "body"), [("GET", b""), ("PUT", b"body")])
+def test_signature_is_that_of_botocore(monkeypatch, endpoint, token, prefix, method, body):
+    """Host, query, token and body are signed as S3 reads them."""
     storage = Storage(endpoint, "b.ucket", "eu-west-1", SecretStr("AKID"), SecretStr("SECRET/+"), SecretStr(token))
     query = encoded({"list-type": "2", "prefix": prefix, "continuation-token": "1/+=", "max-keys": "1000"})
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_: NOW.replace(tzinfo=None))
-    theirs = AWSRequest("GET", f"{endpoint}/b.ucket?{query}")
+    theirs = AWSRequest(method, f"{endpoint}/b.ucket?{query}", data=body)
     S3SigV4Auth(Credentials("AKID", "SECRET/+", token or None), "s3", "eu-west-1").add_auth(theirs)
 
-    ours = signed_get(storage, path="/b.ucket", query=query, now=NOW)
+    ours = signed(storage, method, path="/b.ucket", query=query, now=NOW, body_sha256=hashlib.sha256(body).hexdigest())
 
     assert ours["authorization"] == theirs.headers["Authorization"]
     assert ours["x-amz-date"] == theirs.headers["X-Amz-Date"]

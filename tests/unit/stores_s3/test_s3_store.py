@@ -71,7 +71,18 @@ def test_list_passes_over_an_empty_page(stub_s3, store, s3_page):
 
 
 @pytest.mark.parametrize(
-    "case", ["unsorted", "twice", "across", "prefix", "no-token", "same-token", "circle", "not-truncated-said"]
+    "case",
+    [
+        "unsorted",
+        "twice",
+        "across",
+        "prefix",
+        "before-prefix",
+        "no-token",
+        "same-token",
+        "circle",
+        "not-truncated-said",
+    ],
 )
 def test_list_that_cannot_be_trusted_is_an_error(stub_s3, store, s3_page, reply, case):
     """Order, prefix and end of a listing are checked: what is wrong is Unavailable, never a shorter listing."""
@@ -80,6 +91,7 @@ def test_list_that_cannot_be_trusted_is_an_error(stub_s3, store, s3_page, reply,
         "twice": [s3_page(["p/a", "p/a"])],
         "across": [s3_page(["p/b"], token="1"), s3_page(["p/a"])],
         "prefix": [s3_page(["p/a", "q"])],
+        "before-prefix": [s3_page(["o", "p/a"])],
         "no-token": [s3_page(["p/a"], is_truncated=True)],
         "same-token": [s3_page(["p/a"], token="1"), s3_page(["p/b"], token="1"), s3_page(["p/c"])],
         "circle": [s3_page([], token="1"), s3_page([], token="2"), s3_page([], token="1"), s3_page([])],
