@@ -8,14 +8,17 @@ Source: openat(2) with O_NOFOLLOW | O_DIRECTORY for each component, so a link sw
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from types import TracebackType
 
 from replicator.errors import DiskFull, KeyUnsafe, LeftOut, Refused, Retryable, SourceChanged, TransferError
 from replicator.model import Fingerprint
 
 _STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _INT64_MAX = 2**63 - 1
+
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+"""What link(2) answers where a second name cannot be had, on FAT for example."""
 
 _FIXES = {
     errno.EACCES: "Give this user the permission, or run replicator as the owner of the files",
@@ -177,16 +180,26 @@ def _clamped(time_ns: int) -> int:
     return min(max(time_ns, -_INT64_MAX), _INT64_MAX)
 
 
-@contextmanager
-def translating(name: str, deed: str) -> Iterator[None]:
-    """Turn an OSError into an error of ours that names the file and the next step.
+class translating:  # noqa: N801 - used like the function that it is; a generator costs three times as much
+    """Turn an OSError inside `with` into an error of ours that names the file and the next step.
 
     `name` is a relpath, or a path of our own; `deed` a participle: "read", "written", "looked at".
     """
-    try:
-        yield
-    except OSError as exc:
-        raise _translated(exc, name, deed) from exc
+
+    __slots__ = ("_deed", "_name")
+
+    def __init__(self, name: str, deed: str) -> None:
+        self._name = name
+        self._deed = deed
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(exc, OSError):
+            raise _translated(exc, self._name, self._deed) from exc
 
 
 def _translated(exc: OSError, name: str, deed: str) -> TransferError:

@@ -6,12 +6,12 @@ All calls block and are safe from any thread; nothing is kept open between them 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
-from replicator.errors import KeyUnsafe, LeftOut, Refused, SourceChanged
+from replicator.errors import KeyUnsafe, LeftOut, Refused, SourceChanged, TransferError
 from replicator.model import OWN_DIR, Fingerprint, LocalFile
-from replicator.stores.files import publish
 from replicator.stores.files.beneath import (
     OBSTACLES,
     descend,
@@ -22,14 +22,16 @@ from replicator.stores.files.beneath import (
     translating,
 )
 from replicator.stores.files.openfile import OpenFile, ignore_lease_signals
+from replicator.stores.files.publish import Publication, set_aside
 from replicator.stores.files.remove import remove
 from replicator.stores.files.root import ExportRoot
 from replicator.stores.files.temp import TEMP_DIR, TempFile
 from replicator.stores.files.walk import Directory, Skipped, walk
 
-__all__ = ["Directory", "Export", "OpenFile", "Skipped", "TempFile", "ignore_lease_signals"]
+__all__ = ["Directory", "Export", "OpenFile", "Publication", "Skipped", "TempFile", "ignore_lease_signals"]
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_NOTHING_KNOWN: Mapping[str, int] = MappingProxyType({})
 
 
 class Export(ExportRoot):
@@ -91,8 +93,9 @@ class Export(ExportRoot):
                 self._check(relpath, os.stat(name, dir_fd=directory, follow_symlinks=False), device)
                 fd = os.open(name, _READ_FLAGS, dir_fd=directory)
                 try:
-                    self._check(relpath, os.fstat(fd), device)
-                    return OpenFile(fd, relpath, directory=directory, name=name)
+                    found = os.fstat(fd)
+                    self._check(relpath, found, device)
+                    return OpenFile(fd, relpath, directory=directory, name=name, found=found)
                 except BaseException:
                     os.close(fd)
                     raise
@@ -103,8 +106,10 @@ class Export(ExportRoot):
                 os.close(directory)
                 raise
 
-    def walk(self) -> Iterator[Directory]:
+    def walk(self, known: Mapping[str, int] = _NOTHING_KNOWN) -> Iterator[Directory]:
         """Every directory with its plain files; nothing when the directory itself is missing.
+
+        Where a directory still has its `known` signature (by relpath), its files are counted and not told.
 
         The walk keeps to the directory it began in, even when another takes its name: compare `identity` before
         and after. Files whose content may not be read are listed; `open` tells.
@@ -114,18 +119,25 @@ class Export(ExportRoot):
         except (OSError, Refused):
             return
         try:
-            yield from walk(fd, hard_links=self._hard_links, is_root=not self._base)
+            yield from walk(fd, hard_links=self._hard_links, is_root=not self._base, known=known)
         finally:
             os.close(fd)
 
     def publish(self, temp: TempFile, relpath: str, *, replacing: Fingerprint | None) -> Fingerprint:
         """Move a finished `temp` to `relpath`, durably; parent directories are made. Returns its fingerprint there.
 
-        What is there now must still be `replacing` (None: nothing), else SourceChanged. A directory, link or
-        special file in the way is Refused. After any error `temp` is not in place, but for a failed directory sync.
+        After any error `temp` is not in place, but for a failed directory sync. See `Publication`.
         """
-        with translating(relpath, "written"), self._parent(relpath, make_mode=0o755) as (directory, name, _):
-            return publish.place(temp, directory=directory, name=name, relpath=relpath, replacing=replacing)
+        with self.publication() as publication:
+            publication.place(temp, relpath, replacing=replacing)
+            placed = publication.settle()[relpath]
+        if isinstance(placed, TransferError):
+            raise placed
+        return placed
+
+    def publication(self) -> Publication:
+        """For several files at a time."""
+        return Publication(lambda relpath: self._enter(relpath, make_mode=0o755)[:2])
 
     def set_aside(self, relpath: str, *, stamp: str, limit: int = 10) -> str:
         """Rename a locally edited file to `<name>.sync-conflict-<stamp>` beside it; returns the new relpath.
@@ -133,7 +145,7 @@ class Export(ExportRoot):
         Long names are shortened, taken ones get a number. Refused when `limit` copies exist: nothing is deleted.
         """
         with translating(relpath, "set aside"), self._parent(relpath) as (directory, name, _):
-            copy = publish.set_aside(directory=directory, name=name, relpath=relpath, stamp=stamp, limit=limit)
+            copy = set_aside(directory=directory, name=name, relpath=relpath, stamp=stamp, limit=limit)
         return relpath.removesuffix(name) + copy
 
     def remove(self, relpath: str, *, expected: Fingerprint) -> None:

@@ -31,13 +31,16 @@ def ignore_lease_signals() -> None:
 class OpenFile:
     """A plain file open for reading; use it as a context manager. Reads have no position, so threads may share it."""
 
-    def __init__(self, fd: int, relpath: str, *, directory: int, name: str) -> None:
-        """Takes over `fd` and `directory`, the descriptor of the directory in which it is called `name`."""
+    def __init__(self, fd: int, relpath: str, *, directory: int, name: str, found: os.stat_result) -> None:
+        """Takes over `fd` and `directory`, the descriptor of the directory in which it is called `name`.
+
+        `found` is what fstat(2) told of `fd`.
+        """
         self._fd = fd
         self._directory = directory
         self._name = name
         self.relpath = relpath
-        self.fingerprint: Fingerprint = fingerprint_of(os.fstat(fd))
+        self.fingerprint: Fingerprint = fingerprint_of(found)
         """The version at open: everything read is promised to be of it only while `is_unchanged`."""
 
     def __enter__(self) -> Self:
@@ -55,10 +58,11 @@ class OpenFile:
 
     def read(self) -> bytes:
         """The whole content. Raises SourceChanged when the file is no longer as long as its fingerprint."""
-        content = self.read_at(0, self.fingerprint.size)
         with translating(self.relpath, "read"):
-            is_longer = os.pread(self._fd, 1, self.fingerprint.size) != b""
-        if is_longer:
+            content = os.pread(self._fd, self.fingerprint.size + 1, 0)
+        if len(content) < self.fingerprint.size:
+            content += self.read_at(len(content), self.fingerprint.size)
+        if len(content) > self.fingerprint.size:
             raise SourceChanged(f"{self.relpath!r} grew while it was read. It is read again")
         return content
 

@@ -13,13 +13,11 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from replicator.model import OWN_DIR, Fingerprint
 from replicator.stores.files.beneath import (
-    fingerprint_of,
     look,
     names_in,
     obstacle,
@@ -48,11 +46,13 @@ class TempFile:
     written so far, for the next one of the same token. A power cut may have left anything in it.
     """
 
-    def __init__(self, root: str, *, token: str = "") -> None:
+    def __init__(self, root: str, *, token: str = "", directory: int | None = None) -> None:
+        """Takes over `directory`, a descriptor of the temporary directory; opens it, and makes it, by default."""
+        self._root = root
         self._where = "/".join((root, *TEMP_DIR))
         self._is_published = False
         with translating(self._where, "written"), ExitStack() as opened:
-            self._directory = open_directory(root, TEMP_DIR, make_mode=_PRIVATE_DIR)
+            self._directory = open_directory(root, TEMP_DIR, make_mode=_PRIVATE_DIR) if directory is None else directory
             opened.callback(os.close, self._directory)
             self._name, self._fd, self._published_mode = _open(self._directory, token)
             opened.callback(os.close, self._fd)
@@ -72,6 +72,11 @@ class TempFile:
                 os.fchmod(self._fd, _PRIVATE_FILE)
             else:
                 os.unlink(self._name, dir_fd=self._directory)
+
+    def sibling(self) -> "TempFile":
+        """One more in the same directory, as `create_temp` makes it, but without looking for the way again."""
+        with translating(self._where, "written"):
+            return TempFile(self._root, directory=os.dup(self._directory))
 
     @property
     def size(self) -> int:
@@ -103,17 +108,31 @@ class TempFile:
         self._is_kept = False
 
     def finish(self, mtime_ns: int) -> Fingerprint:
-        """Make the content durable and give it the origin's time, clamped to 1970..2262.
+        """`dress` and `sync`."""
+        fingerprint = self.dress(mtime_ns)
+        self.sync()
+        return fingerprint
 
-        The fingerprint has ctime_ns 0: the rename to come moves it. A failed sync is never tried again on the
-        same file, because the kernel may by then have dropped the pages it could not write.
+    def dress(self, mtime_ns: int) -> Fingerprint:
+        """Give the file the origin's time, clamped to 1970..2262, and the mode it will be seen with.
+
+        The fingerprint has ctime_ns 0: the rename to come moves it.
         """
         mtime_ns = min(max(mtime_ns, 0), _INT64_MAX)
         with self._writing():
             os.fchmod(self._fd, self._published_mode)
             os.utime(self._fd, ns=(mtime_ns, mtime_ns))
+            found = os.fstat(self._fd)
+        return Fingerprint(found.st_size, found.st_mtime_ns, 0, found.st_ino)
+
+    def sync(self) -> None:
+        """Make the file durable.
+
+        A failed sync is never tried again on the same file, because the kernel may by then have dropped the pages it
+        could not write.
+        """
+        with self._writing():
             os.fsync(self._fd)
-            return replace(fingerprint_of(os.fstat(self._fd)), ctime_ns=0)
 
     def move(self, directory: int, name: str) -> os.stat_result:
         """Rename to `name` in `directory`. Returns the file's own state after it."""

@@ -62,9 +62,9 @@ def test_intent_lives_until_settled_or_withdrawn(journal, make_row):
     """An announced rename is kept beside the row, replaces an older one, and ends with settle or withdraw."""
     target = journal.target("one")
     journal.settle(target, make_row("a", version=1))
-    journal.intend(target, make_row("a", version=2))
-    journal.intend(target, make_row("a", version=3))
-    journal.intend(target, make_row("b", version=4))
+    journal.intend(target, [make_row("a", version=2)])
+    journal.intend(target, [make_row("a", version=3)])
+    journal.intend(target, [make_row("b", version=4)])
 
     assert journal.intents(target) == [make_row("a", version=3), make_row("b", version=4)]
     assert journal.row(target, "a") == make_row("a", version=1)
@@ -95,6 +95,15 @@ def test_rows_are_streamed_in_byte_order(journal, make_row):
         journal.settle(target, make_row(name))
 
     assert [row.relpath for row in journal.rows(target)] == sorted(names, key=os.fsencode)
+
+
+def test_etags_come_as_the_rows_do(journal, make_row):
+    """Each path with its row's ETag, across page boundaries, in the rows' order."""
+    target = journal.target("one")
+    names = ["a.b", "a/b", "\u00e9", os.fsdecode(b"\xff")] + [f"n/{number:04}" for number in range(1500)]
+    journal.settle_all([(target, make_row(name)) for name in names])
+
+    assert list(journal.etags(target)) == [(row.relpath, row.etag) for row in journal.rows(target)]
 
 
 def test_rows_may_change_while_they_are_streamed(journal, make_row):
@@ -193,7 +202,7 @@ def test_targets_are_listed_until_they_are_dropped(journal, make_row):
     for target in (one, two):
         for number in range(1500):
             journal.settle(target, make_row(f"{number}"))
-        journal.intend(target, make_row("coming"))
+        journal.intend(target, [make_row("coming")])
         journal.begin_upload(target, upload)
 
     assert journal.targets() == [(one, "one\udcff"), (two, "two")]

@@ -91,7 +91,7 @@ def test_settled_upload_is_a_row_and_no_upload(journal, target, make_row):
     """The row appears and the upload goes, with the path's intent, in one transaction."""
     journal.begin_upload(target, Upload("a", "id", FAR, part_size=1, parts=(part(1), part(2))))
     journal.begin_upload(target, Upload("b", "id", FAR, part_size=1))
-    journal.intend(target, make_row("a"))
+    journal.intend(target, [make_row("a")])
     transactions: list[str] = []
     journal._committer._connection.set_trace_callback(lambda sql: transactions.append(sql) if sql == "COMMIT" else None)
     journal.settle_upload(target, make_row("a"))
