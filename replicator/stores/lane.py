@@ -32,8 +32,14 @@ class Lane:
     def row(self, relpath: str) -> Row | None:
         return self.journal.row(self.number, relpath)
 
+    def rows_of(self, relpaths: Sequence[str]) -> dict[str, Row]:
+        return self.journal.rows_of(self.number, relpaths)
+
     def rows(self) -> Iterator[Row]:
         return self.journal.rows(self.number)
+
+    def etags(self) -> Iterator[tuple[str, str]]:
+        return self.journal.etags(self.number)
 
     def is_echo(self, local: LocalFile) -> bool:
         """Whether ingress wrote exactly this version of the file, so that sending it back would echo."""

@@ -11,6 +11,7 @@ from typing import Self
 
 from replicator.stores.journal import file as journal_file
 from replicator.stores.journal.commit import Committer
+from replicator.stores.journal.intents import Intents
 from replicator.stores.journal.rows import Rows
 from replicator.stores.journal.tables import Reader
 from replicator.stores.journal.uploads import Uploads
@@ -32,7 +33,7 @@ _DROP_TARGET = (
 )
 
 
-class Journal(Rows, Uploads, Usage):
+class Journal(Rows, Intents, Uploads, Usage):
     """The one door to all of it. Calls block, reads for microseconds, and are safe from any thread.
 
     Any call may raise JournalError, which ends the process. Writes return when they are committed; they raise

@@ -1,6 +1,6 @@
-"""The journal's rows, intents and totals of one target at a time.
+"""The journal's rows and totals of one target at a time, as they are read; `intents` writes them.
 
-Owns: the tables `rows` and `intents`, and how a fingerprint is written down. Never: decisions. Relpaths are kept as
+Owns: how a row and a fingerprint are written down. Never: decisions. Relpaths are kept as
 the file system's bytes, so that order is byte order and names that are not UTF-8 survive.
 """
 
@@ -9,50 +9,56 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from replicator.model import Fingerprint, Row
-from replicator.stores.journal.commit import Statement
 from replicator.stores.journal.tables import Tables
 
-_COLUMNS = "relpath, size, mtime_ns, ctime_ns, ino, etag, checksum, is_verified"
+COLUMNS = "relpath, size, mtime_ns, ctime_ns, ino, etag, checksum, is_verified"
 
 
-def _select(rest: str) -> str:
-    return f"SELECT {_COLUMNS} {rest}"
+def select(rest: str) -> str:
+    """A query for whole rows."""
+    return f"SELECT {COLUMNS} {rest}"
 
 
-def _upsert(table: str) -> str:
-    columns = _COLUMNS.split(", ")
-    updates = ", ".join(f"{column} = excluded.{column}" for column in columns[1:])
-    marks = ", ".join("?" for _ in columns)
-    return f"INSERT INTO {table} (target, {_COLUMNS}) VALUES (?, {marks}) ON CONFLICT DO UPDATE SET {updates}"  # noqa: S608
-
-
-_POINT = _select("FROM rows WHERE target = ? AND relpath = ?")
-_AFTER = _select("FROM rows WHERE target = ? AND relpath > ? ORDER BY relpath LIMIT ?")
-_FROM = _select("FROM rows WHERE target = ? AND relpath >= ? ORDER BY relpath")
-_INTENTS = _select("FROM intents WHERE target = ? ORDER BY relpath")
-_SETTLE = _upsert("rows")
-_INTEND = _upsert("intents")
+_POINT = select("FROM rows WHERE target = ? AND relpath = ?")
+_OF = select("FROM rows WHERE target = ? AND relpath IN")
+_AFTER = select("FROM rows WHERE target = ? AND relpath > ? ORDER BY relpath LIMIT ?")
+_ETAGS = "SELECT relpath, etag FROM rows WHERE target = ? AND relpath > ? ORDER BY relpath LIMIT ?"
+_FROM = select("FROM rows WHERE target = ? AND relpath >= ? ORDER BY relpath")
 _TOTALS = "SELECT row_count, byte_count FROM targets WHERE id = ?"
 _FORGET = "DELETE FROM rows WHERE target = ? AND relpath = ?"
-_WITHDRAW = "DELETE FROM intents WHERE target = ? AND relpath = ?"
-
 _PAGE_ROWS = 1000
 _UINT64 = 2**64
 
 
 class Rows(Tables):
-    """What both sides held when they were last in step, and what is about to be renamed."""
+    """What both sides held when they were last in step."""
 
     def row(self, target: int, relpath: str) -> Row | None:
         """The row of one path."""
         found = self._reader.all(_POINT, (target, os.fsencode(relpath)))
-        return _row(found[0]) if found else None
+        return row_from(found[0]) if found else None
+
+    def rows_of(self, target: int, relpaths: Sequence[str]) -> dict[str, Row]:
+        """The rows of these paths by their relpath; those without a row are missing."""
+        rows: dict[str, Row] = {}
+        for begin in range(0, len(relpaths), _PAGE_ROWS):
+            names = [os.fsencode(relpath) for relpath in relpaths[begin : begin + _PAGE_ROWS]]
+            found = self._reader.all(f"{_OF} ({', '.join('?' for _ in names)})", (target, *names))
+            rows.update((row.relpath, row) for row in map(row_from, found))
+        return rows
 
     def rows(self, target: int) -> Iterator[Row]:
         """All rows in byte order of relpath, read page by page: no snapshot, and no memory of the whole."""
         after = b""
         while page := self._reader.all(_AFTER, (target, after, _PAGE_ROWS)):
-            yield from map(_row, page)
+            yield from map(row_from, page)
+            after = page[-1][0]
+
+    def etags(self, target: int) -> Iterator[tuple[str, str]]:
+        """(relpath, ETag) of all rows as `rows` gives them, at a third of its price."""
+        after = b""
+        while page := self._reader.all(_ETAGS, (target, after, _PAGE_ROWS)):
+            yield from ((os.fsdecode(relpath), os.fsdecode(etag)) for relpath, etag in page)
             after = page[-1][0]
 
     def rows_in(self, target: int, directory: str) -> list[Row]:
@@ -75,7 +81,7 @@ class Rows(Tables):
                     if slash >= 0:
                         at = relpath[:slash] + b"0"  # The byte after '/': behind the whole subdirectory.
                         break
-                    rows.append(_row(record))
+                    rows.append(row_from(record))
         return rows
 
     def totals(self, target: int) -> tuple[int, int]:
@@ -83,34 +89,9 @@ class Rows(Tables):
         found = self._reader.all(_TOTALS, (target,))
         return (int(found[0][0]), int(found[0][1])) if found else (0, 0)
 
-    def intents(self, target: int) -> list[Row]:
-        """The renames that were announced and neither settled nor withdrawn, in byte order."""
-        return [_row(record) for record in self._reader.all(_INTENTS, (target,))]
-
-    def settle(self, target: int, row: Row) -> None:
-        """Record that both sides hold this version; its intent, if any, is done with."""
-        self._committer.commit(*settling(target, row))
-
-    def settle_all(self, rows: Sequence[tuple[int, Row]]) -> None:
-        """As `settle` for each (target, row), in one transaction."""
-        self._committer.commit(*(statement for target, row in rows for statement in settling(target, row)))
-
-    def intend(self, target: int, row: Row) -> None:
-        """Record that the file of this row is about to be renamed into place."""
-        self._committer.commit((_INTEND, _values(target, row)))
-
-    def withdraw(self, target: int, relpath: str) -> None:
-        """Drop the intent of a path: the rename did not happen."""
-        self._committer.commit((_WITHDRAW, (target, os.fsencode(relpath))))
-
     def forget(self, target: int, relpath: str) -> None:
         """Drop the row of a path."""
         self._committer.commit((_FORGET, (target, os.fsencode(relpath))))
-
-
-def settling(target: int, row: Row) -> tuple[Statement, ...]:
-    """What `settle` executes, for those who record something else in the same transaction."""
-    return (_SETTLE, _values(target, row)), (_WITHDRAW, (target, os.fsencode(row.relpath)))
 
 
 def fingerprint_values(version: Fingerprint) -> tuple[int, int, int, int]:
@@ -124,13 +105,15 @@ def fingerprint_of(size: int, mtime_ns: int, ctime_ns: int, ino: int) -> Fingerp
     return Fingerprint(size, mtime_ns, ctime_ns, ino % _UINT64)
 
 
-def _row(record: tuple[Any, ...]) -> Row:
+def row_from(record: tuple[Any, ...]) -> Row:
+    """The row of a record of COLUMNS."""
     relpath, size, mtime_ns, ctime_ns, ino, etag, checksum, is_verified = record
     fingerprint = fingerprint_of(size, mtime_ns, ctime_ns, ino)
     return Row(os.fsdecode(relpath), fingerprint, os.fsdecode(etag), os.fsdecode(checksum), is_verified == 1)
 
 
-def _values(target: int, row: Row) -> tuple[int | bytes, ...]:
+def values_of(target: int, row: Row) -> tuple[int | bytes, ...]:
+    """The target's number and COLUMNS."""
     return (
         target,
         os.fsencode(row.relpath),

@@ -10,7 +10,8 @@ from typing import Any
 
 from replicator.model import Part, Row, Upload
 from replicator.stores.journal.commit import Committer, Statement
-from replicator.stores.journal.rows import fingerprint_of, fingerprint_values, settling
+from replicator.stores.journal.intents import settling
+from replicator.stores.journal.rows import fingerprint_of, fingerprint_values
 from replicator.stores.journal.tables import Reader, Tables
 
 _COLUMNS = "relpath, upload_id, part_size, size, mtime_ns, ctime_ns, ino"
