@@ -1,11 +1,88 @@
-"""What this machine's kernel allows, as far as it tells: numbers from /proc, None where there are none."""
+"""What this machine's kernel tells: its limits, and the file systems that are mounted; None or '' where it does not.
 
+Source: inotify(7), user_namespaces(7), proc_pid_mountinfo(5) (its POLLPRI: a mount was added or removed).
+"""
+
+import os
+import select
 from pathlib import Path
+
+_WATCH_LIMITS = {
+    "fs.inotify.max_user_watches": "/proc/sys/fs/inotify/max_user_watches",
+    "user.max_inotify_watches": "/proc/sys/user/max_inotify_watches",
+}
+"""The second is that of a user namespace. Containers share both with their host's user, or with their namespace."""
+
+_REMOTE = {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "fakeowner", "fuse", "gfs2", "gpfs", "lustre", "ncpfs"}
+_REMOTE |= {"nfs", "nfs4", "ocfs2", "orangefs", "prl_fs", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs"}
+"""Others than this kernel may change what is in these. `fuseblk` is not among them: it is a local disk."""
 
 
 def watch_limit() -> int | None:
-    """How many inotify watches one user may hold; containers share it with their host's user."""
+    """How many inotify watches one user may hold."""
+    return tightest_watch_limit()[1]
+
+
+def tightest_watch_limit() -> tuple[str, int | None]:
+    """The sysctl that ends first, and its value."""
+    limits = [(value, name) for name, path in _WATCH_LIMITS.items() if (value := _number(path)) is not None]
+    value, name = min(limits, default=(None, "fs.inotify.max_user_watches"))
+    return name, value
+
+
+def _number(path: str) -> int | None:
     try:
-        return int(Path("/proc/sys/fs/inotify/max_user_watches").read_text(encoding="ascii"))
+        return int(Path(path).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
+
+
+def file_system(device: int) -> str:
+    """The type of the file system with this st_dev, such as `ext4` or `nfs4`; '' where the kernel does not tell."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    return file_system_in(mounts, device)
+
+
+def file_system_in(mountinfo: str, device: int) -> str:
+    """As `file_system`, from the text of /proc/self/mountinfo."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in mountinfo.splitlines():
+        place, _, source = line.partition(" - ")
+        fields = place.split(" ")
+        if len(fields) > 2 and fields[2] == number:
+            return source.partition(" ")[0]
+    return ""
+
+
+def is_remote(file_system: str) -> bool:
+    """Whether other machines may change what is in such a file system: their changes make no event here."""
+    return file_system.partition(".")[0] in _REMOTE
+
+
+class MountChanges:
+    """Readable when a mount was added or removed since the last `clear`. Raises OSError where there is no /proc."""
+
+    def __init__(self) -> None:
+        fd = os.open("/proc/self/mountinfo", os.O_RDONLY)
+        try:
+            # An event loop waits for readable descriptors only; this one never is one, it has exceptional news.
+            self._epoll = select.epoll(1)
+            self._epoll.register(fd, select.EPOLLPRI)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def clear(self) -> None:
+        """Take note of what happened until now."""
+        self._epoll.poll(0)
+
+    def close(self) -> None:
+        self._epoll.close()
+        os.close(self._fd)
