@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from replicator.checksum import part_sizes_of, written
-from replicator.model import Fingerprint, RemoteObject, Row
+from replicator.checksum import part_sizes_of
+from replicator.model import Fingerprint, RemoteObject
 
 MTIME_KEY = "mtime"
 """The source's mtime, decimal seconds since the epoch (rclone's name and form)."""
@@ -67,12 +67,6 @@ def mtime_ns_of(metadata: Mapping[str, str], default: int) -> int:
     """The source's mtime in ns as the metadata tell it, in our own form or any that rclone writes; else `default`."""
     told = _SECONDS.fullmatch(metadata.get(MTIME_KEY, ""))
     return int(told["s"]) * 10**9 + int((told["ns"] or "").ljust(9, "0")[:9]) if told else default
-
-
-def row_of(relpath: str, fingerprint: Fingerprint, etag: str, expected: str, *, part_size: int) -> Row:
-    """The row of a file that was sent. An ETag other than expected is opaque: stored, but not proven by the store."""
-    checksum = written(expected, part_size_bytes=part_size)
-    return Row(relpath, fingerprint, etag, checksum, is_verified=etag == expected)
 
 
 _SECONDS = re.compile(r"(?P<s>\d{1,10})(?:\.(?P<ns>\d{1,12}))?", re.ASCII)

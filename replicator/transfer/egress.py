@@ -1,4 +1,4 @@
-"""One egress job: look at the file, its row and, where it pays, its object; decide; send; write the row.
+"""Egress jobs: look at the file, its row and, where it pays, its object; decide; send.
 
 Source of every decision: `reconcile.classify`. A request is made only for what is new or changed.
 """
@@ -6,8 +6,12 @@ Source of every decision: `reconcile.classify`. A request is made only for what 
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 
-from replicator.checksum import written
+from replicator.checksum import checksum_of, part_size_of, written
 from replicator.errors import KeyUnsafe, LeftOut, ObjectMissing, TransferError
 from replicator.model import UNSEEN, Action, LocalFile, RemoteObject, Row
 from replicator.observe import logs
@@ -16,11 +20,13 @@ from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import key_of
 from replicator.stores.files.export import OpenFile
 from replicator.stores.lane import Lane
+from replicator.transfer.barrier import check_barrier, is_barrier
 from replicator.transfer.content import Content, part_sizes
 from replicator.transfer.job import Job
-from replicator.transfer.outcome import Done, Means, Outcome, Parcel
-from replicator.transfer.push import push
+from replicator.transfer.outcome import Done, Ending, Means, Outcome, Parcel, attempt
+from replicator.transfer.push import Loaded, Pushed, adopted, load, push, put
 from replicator.transfer.resumable import recover_uploads
+from replicator.transfer.turns import SMALL_BYTES
 
 log = logs.get("egress")
 
@@ -28,49 +34,78 @@ _HEAD_FROM_BYTES = 64 * 1024
 """From this size on a file without a row is worth a HEAD: it may be in the bucket. Less costs as much to send."""
 
 
-def send(job: Job, means: Means) -> Outcome:
-    """Bring one file's present version into the bucket. Raises TransferError."""
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file that is to be sent or freed, and what was known of it when it was looked at."""
+
+    parcel: Parcel
+    row: Row | None
+    action: Action
+
+
+def send(jobs: Sequence[Job], means: Means, go_on: Callable[[], bool]) -> Iterator[tuple[Job, Ending]]:
+    """Bring the files' present versions into the bucket, one after the other; each job with how it ended.
+
+    All are looked at, and the small ones read, before the first request. Jobs that `go_on` came in between of are
+    not told of. Raises JournalError.
+    """
+    opened = []
+    with means.budget.hold(len(jobs) * SMALL_BYTES):
+        with means.turn:
+            rows = jobs[0].lane.rows_of([job.relpath for job in jobs])
+            begun = [(job, attempt(job, partial(_begin, job, rows.get(job.relpath), means))) for job in jobs]
+        for job, step in begun:
+            if isinstance(step, _Opened):
+                opened.append((job, step))
+            elif not callable(step):
+                yield job, step
+            elif go_on():
+                yield job, attempt(job, step)
+    for job, found in opened:
+        with found.parcel.file:
+            if go_on():
+                yield job, attempt(job, partial(_finish, job, found))
+
+
+def _begin(job: Job, row: Row | None, means: Means) -> Outcome | _Opened | Callable[[], Outcome]:
+    """Look, decide and load; what takes a request or a commit is left to be done."""
     lane = job.lane
     try:
         key = key_of(lane.target.prefix, job.relpath)
-        with means.turn:
-            file, row, action = _look(job)
+        file = lane.export.open_if_there(job.relpath)
     except (LeftOut, KeyUnsafe):
         return Outcome(Done.NOTHING, was_asked=False)  # no failure: the sweep lists what a rule leaves out
     if file is None:
-        if action is not Action.FORGET:
-            return Outcome(Done.NOTHING, was_asked=False)
-        lane.journal.forget(lane.number, job.relpath)
-        return Outcome(Done.FORGOTTEN, was_asked=False)
-    with file:
+        is_gone = classify_egress(None, job.remote, row) is Action.FORGET
+        return partial(_forget, job) if is_gone else Outcome(Done.NOTHING, was_asked=False)
+    with ExitStack() as open_files:
+        open_files.enter_context(file)
+        action = _decide(job, file, row)
+        parcel = Parcel(lane, file, key, means, job.count_moved)
         if action in (Action.COPY, Action.CHECK):
-            parcel = Parcel(lane, file, key, means, job.count_moved)
-            return _send(job, parcel, row, is_check=action is Action.CHECK)
-        if action is Action.SKIP and row and row.is_verified and lane.target.options.delete_after_upload:
-            row = _looked_after(lane, key, row)
-            if not row.is_verified:
-                return Outcome(Done.NOTHING, row=row)
-            _free(lane, row)
-            return Outcome(Done.FREED)
-        return Outcome(Done.NOTHING, was_asked=False)
+            is_ready = not is_barrier(lane, job.relpath) and not _is_asked_first(job, parcel.size, row)
+            if parcel.size <= SMALL_BYTES and is_ready:
+                loaded = load(parcel, waited_s=time.monotonic() - job.changed_s)
+                return partial(_deliver, job, parcel, row, loaded, is_check=action is Action.CHECK)
+        elif not (action is Action.SKIP and row and row.is_verified and lane.target.options.delete_after_upload):
+            return Outcome(Done.NOTHING, was_asked=False)
+        open_files.pop_all()
+        return _Opened(parcel, row, action)
 
 
-def _look(job: Job) -> tuple[OpenFile | None, Row | None, Action]:
-    """The file, open when there is one, its row, and what is to be done."""
+def _decide(job: Job, file: OpenFile, row: Row | None) -> Action:
     lane = job.lane
-    file = lane.export.open_if_there(job.relpath)
-    try:
-        local = LocalFile(job.relpath, file.fingerprint) if file else None
-        # A file that is filtered out, or that ingress wrote, is none of egress's business.
-        if local is not None and (not is_included(job.relpath, lane.target.options) or lane.is_echo(local)):
-            return file, None, Action.LEAVE
-        row = lane.row(job.relpath)
-        job.observe(local)
-        return file, row, classify_egress(local, job.remote, row)
-    except BaseException:
-        if file:
-            file.close()
-        raise
+    local = LocalFile(job.relpath, file.fingerprint)
+    # A file that is filtered out, or that ingress wrote, is none of egress's business.
+    if not is_included(job.relpath, lane.target.options) or lane.is_echo(local):
+        return Action.LEAVE
+    job.observe(local)
+    return classify_egress(local, job.remote, row)
+
+
+def _forget(job: Job) -> Outcome:
+    job.lane.journal.forget(job.lane.number, job.relpath)
+    return Outcome(Done.FORGOTTEN, was_asked=False)
 
 
 def recover(lane: Lane) -> None:
@@ -80,15 +115,36 @@ def recover(lane: Lane) -> None:
     recover_uploads(lane)
 
 
-def _send(job: Job, parcel: Parcel, row: Row | None, *, is_check: bool) -> Outcome:
-    lane = parcel.lane
+def _deliver(job: Job, parcel: Parcel, row: Row | None, loaded: Loaded, *, is_check: bool) -> Outcome:
+    """Send what was loaded, unless the object is known to hold it."""
     known = _known(job, parcel, row, is_check=is_check)
-    pushed = push(parcel, known=known, waited_s=time.monotonic() - job.changed_s)
-    new_row, was_sent = pushed.row, pushed.moved_bytes is not None
+    if known and checksum_of([loaded.body], part_size_bytes=part_size_of(known.checksum)) == known.checksum:
+        return _concluded(parcel, row, adopted(parcel, known))
+    return _concluded(parcel, row, put(parcel, loaded))
+
+
+def _finish(job: Job, found: _Opened) -> Outcome:
+    """Send, or free what was sent."""
+    parcel, row = found.parcel, found.row
+    if row is None or found.action in (Action.COPY, Action.CHECK):
+        if is_barrier(parcel.lane, job.relpath):
+            check_barrier(parcel.lane, job.relpath)
+        known = _known(job, parcel, row, is_check=found.action is Action.CHECK)
+        return _concluded(parcel, row, push(parcel, known=known, waited_s=time.monotonic() - job.changed_s))
+    row = _looked_after(parcel.lane, parcel.key, row)
+    if not row.is_verified:
+        return Outcome(Done.NOTHING, row=row)
+    _free(parcel.lane, row)
+    return Outcome(Done.FREED)
+
+
+def _concluded(parcel: Parcel, row: Row | None, pushed: Pushed) -> Outcome:
+    lane, new_row, was_sent = parcel.lane, pushed.row, pushed.moved_bytes is not None
     is_to_go = lane.target.options.delete_after_upload and new_row.is_verified
     if is_to_go and not was_sent:
         new_row = _looked_after(lane, parcel.key, new_row)
-    if was_sent and parcel.size > parcel.means.part_size_bytes:
+    is_upload = was_sent and parcel.size > parcel.means.part_size_bytes
+    if is_upload:
         lane.journal.settle_upload(lane.number, new_row)
     elif is_to_go:
         lane.journal.settle(lane.number, new_row)  # what is recorded nowhere is not deleted
@@ -99,7 +155,7 @@ def _send(job: Job, parcel: Parcel, row: Row | None, *, is_check: bool) -> Outco
         asked_s=pushed.asked_s,
         key=parcel.key,
         is_freed=is_to_go and new_row.is_verified and _freed_or_told(lane, new_row),
-        row=None if is_to_go or (was_sent and parcel.size > parcel.means.part_size_bytes) else new_row,
+        row=None if is_to_go or is_upload else new_row,
     )
 
 
@@ -129,21 +185,28 @@ def _freed_or_told(lane: Lane, row: Row) -> bool:
     return True
 
 
-def _known(job: Job, parcel: Parcel, row: Row | None, *, is_check: bool) -> Content | None:
-    """What the object is known to hold, where comparing may spare a transfer."""
-    size = parcel.size
+def _is_asked_first(job: Job, size: int, row: Row | None) -> bool:
+    """Whether a HEAD is worth its while: it may tell that nothing has to be sent."""
     is_large = size >= _HEAD_FROM_BYTES
     # An attempt whose answer was lost may have arrived all the same.
     if row is not None and not (job.attempts and is_large):
-        return Content(row.etag, row.checksum, row.is_verified) if is_check and row.checksum else None
+        return False
     remote = UNSEEN if job.attempts else job.remote
     is_composite = isinstance(remote, RemoteObject) and "-" in remote.etag
-    if (remote is UNSEEN and is_large) or is_composite:
+    return (remote is UNSEEN and is_large) or is_composite
+
+
+def _known(job: Job, parcel: Parcel, row: Row | None, *, is_check: bool) -> Content | None:
+    """What the object is known to hold, where comparing may spare a transfer."""
+    remote = UNSEEN if job.attempts else job.remote
+    if _is_asked_first(job, parcel.size, row):
         try:
             remote = parcel.lane.objects.head(parcel.key)
         except ObjectMissing:
             return None
-    if not isinstance(remote, RemoteObject) or remote.size != size:
+    elif row is not None:
+        return Content(row.etag, row.checksum, row.is_verified) if is_check and row.checksum else None
+    if not isinstance(remote, RemoteObject) or remote.size != parcel.size:
         return None
     return _content(remote)
 

@@ -1,4 +1,4 @@
-"""One ingress job: look at the object, the file and its row; decide; fetch, keep what was edited, publish.
+"""Ingress jobs: look at the object, the file and its row; decide; fetch, keep what was edited, publish.
 
 Source of every decision: `reconcile.classify`. The order is the promise: temporary file synced, intent recorded,
 rename, directory synced, row. A crash anywhere in it leaves the old file or the new one, and a comparison to do.
@@ -8,7 +8,9 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from replicator.checksum import checksum_of, part_size_of, written
 from replicator.errors import IntegrityFailed, ObjectMissing, RemoteChanged, TransferError
@@ -20,46 +22,88 @@ from replicator.stores.files.export import TempFile
 from replicator.stores.lane import Lane
 from replicator.transfer.content import part_sizes
 from replicator.transfer.job import Job
-from replicator.transfer.outcome import Done, Means, Outcome
+from replicator.transfer.outcome import Done, Ending, Means, Outcome, attempt
 from replicator.transfer.pull import RANGED_FROM_BYTES, Mismatch, pull
+from replicator.transfer.together import Wanted, fetch_small
+from replicator.transfer.turns import SMALL_BYTES
 
 
-def fetch(job: Job, means: Means) -> Outcome:
-    """Bring one object's present version onto the device. Raises TransferError."""
-    lane, relpath = job.lane, job.relpath
-    if not is_included(relpath, lane.target.options):
-        return Outcome(Done.NOTHING, was_asked=False)
-    remote = _object(job)
+def fetch(jobs: Sequence[Job], means: Means, go_on: Callable[[], bool]) -> Iterator[tuple[Job, Ending]]:
+    """Bring the objects' present versions onto the device; each job with how it ended.
+
+    All are looked at before the first is fetched, and the small ones are published together. Jobs that `go_on` came
+    in between of are not told of. Raises JournalError.
+    """
+    found = [(job, attempt(job, partial(_object, job))) for job in jobs if go_on()]
     with means.turn:
-        local, row = lane.export.stat(relpath), lane.row(relpath)
-    action = classify_ingress(remote, local, row, restore_deleted=lane.target.options.restore_deleted)
-    if action is Action.FORGET:
-        lane.journal.forget(lane.number, relpath)
-        return Outcome(Done.FORGOTTEN)
-    if remote is None or action not in (Action.COPY, Action.CHECK):
-        return Outcome(Done.NOTHING)
-    job.size = remote.size
-    if action is Action.CHECK and local is not None and (checksum := _same_content(job, remote, local)):
-        row = Row(relpath, local.fingerprint, remote.etag, checksum, is_verified=True)
-        return Outcome(Done.ADOPTED, key=remote.key, row=row)
-    replaced_bytes = local.fingerprint.size if local else 0
-    with means.room.reserve(lane, remote.size, replaced_bytes=replaced_bytes):
-        outcome = _replace(job, remote, local, row, means=means)
-        if outcome.row is None or not lane.target.options.quota_bytes:
-            return outcome
-        lane.journal.settle(lane.number, outcome.row)  # what is reserved counts until the row does
-        return dataclasses.replace(outcome, row=None)
+        rows = jobs[0].lane.rows_of([job.relpath for job in jobs])
+        begun = [
+            (job, attempt(job, partial(_begin, job, remote, rows.get(job.relpath), means))) for job, remote in found
+        ]
+    small = []
+    for job, step in begun:
+        if isinstance(step, Wanted):
+            small.append(step)
+        elif not callable(step):
+            yield job, step
+        elif go_on():
+            yield job, attempt(job, step)
+    if small:
+        yield from fetch_small(small, means, go_on)
 
 
 def _object(job: Job) -> RemoteObject | None:
-    """The object as it was listed, or as it is now; None when it is gone."""
+    """The object as it was listed, or as it is now; None when it is gone or of no interest."""
     remote, job.remote = job.remote, Unseen()
     if isinstance(remote, RemoteObject) and ("-" not in remote.etag or remote.metadata is not None):
         return remote
+    if not is_included(job.relpath, job.lane.target.options):
+        return None
     try:
         return job.lane.objects.head(key_of(job.lane.target.prefix, job.relpath))
     except ObjectMissing:
         return None
+
+
+def _begin(
+    job: Job, remote: RemoteObject | TransferError | None, row: Row | None, means: Means
+) -> Outcome | Wanted | Callable[[], Outcome]:
+    """Look and decide; what takes a request or a commit is left to be done. A small object is only wanted."""
+    if isinstance(remote, TransferError):
+        raise remote
+    lane, relpath = job.lane, job.relpath
+    if not is_included(relpath, lane.target.options):
+        return Outcome(Done.NOTHING, was_asked=False)
+    local = lane.export.stat(relpath)
+    action = classify_ingress(remote, local, row, restore_deleted=lane.target.options.restore_deleted)
+    if action is Action.FORGET:
+        return partial(_forget, job)
+    if remote is None or action not in (Action.COPY, Action.CHECK):
+        return Outcome(Done.NOTHING)
+    job.size = remote.size
+    wanted = Wanted(job, remote, local, row)
+    if action is Action.COPY and remote.size <= SMALL_BYTES:
+        return wanted
+    return partial(_fetch, wanted, means, is_check=action is Action.CHECK)
+
+
+def _forget(job: Job) -> Outcome:
+    job.lane.journal.forget(job.lane.number, job.relpath)
+    return Outcome(Done.FORGOTTEN)
+
+
+def _fetch(wanted: Wanted, means: Means, *, is_check: bool) -> Outcome:
+    job, remote, local = wanted.job, wanted.remote, wanted.local
+    lane = job.lane
+    if is_check and local is not None and (checksum := _same_content(job, remote, local)):
+        row = Row(job.relpath, local.fingerprint, remote.etag, checksum, is_verified=True)
+        return Outcome(Done.ADOPTED, key=remote.key, row=row)
+    with means.room.reserve(lane, remote.size, replaced_bytes=wanted.replaced_bytes):
+        outcome = _replace(job, remote, local, wanted.row, means=means)
+        if outcome.row is None or not lane.target.options.quota_bytes:
+            return outcome
+        lane.journal.settle(lane.number, outcome.row)  # what is reserved counts until the row does
+        return dataclasses.replace(outcome, row=None)
 
 
 def recover(lane: Lane) -> None:
@@ -145,7 +189,7 @@ def _temp(lane: Lane, relpath: str, remote: RemoteObject) -> TempFile:
 def _published(lane: Lane, temp: TempFile, row: Row, local: LocalFile | None) -> Row:
     """The row of the file in its place. Until it is recorded the intent tells egress, and a restart, whose it is."""
     replacing = local.fingerprint if local else None
-    lane.journal.intend(lane.number, row)
+    lane.journal.intend(lane.number, [row])
     try:
         fingerprint = lane.export.publish(temp, row.relpath, replacing=replacing)
     except BaseException:

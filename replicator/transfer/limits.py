@@ -90,8 +90,8 @@ class Room:
                 f"{size} bytes do not fit: {free} bytes are free under {target.root} and {self._floor_bytes} stay free "
                 "(REPLICATOR_FREE_SPACE_FLOOR_BYTES); free some space"
             )
-        used = lane.journal.totals(lane.number)[1] + self._by_lane[lane]
         quota = target.options.quota_bytes
+        used = lane.journal.totals(lane.number)[1] + self._by_lane[lane] if quota else 0
         if quota and used + size - replaced_bytes > quota:
             raise DiskFull(
                 f"{size} bytes do not fit: {used} of this target's {quota} bytes (REPLICATOR_QUOTA_BYTES) are used or "

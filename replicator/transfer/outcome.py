@@ -5,13 +5,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from replicator.errors import Stopping, Unavailable
+from replicator.checksum import written
+from replicator.errors import JournalError, Refused, Stopping, TransferError, Unavailable
 from replicator.model import Row
+from replicator.observe import logs
 from replicator.stores.files.export import OpenFile
 from replicator.stores.lane import Lane
+from replicator.transfer.job import Job
 from replicator.transfer.limits import ByteBudget, Room
 from replicator.transfer.pace import Bandwidth, DataBudget
+
+log = logs.get("transfer")
+
+_T = TypeVar("_T")
 
 _ASSUMED_RATE_BYTES_S = 32 * 2**20
 """Of a link of which nothing is known yet: a large upload finds out with its first parts."""
@@ -64,8 +72,9 @@ class Means:
     data: DataBudget
     stopping: threading.Event = field(default_factory=threading.Event)
     turn: threading.Lock = field(default_factory=threading.Lock)
-    """Held for short work at files. The interpreter runs one thread at a time anyway; whoever waits here does not
-    fight for it at each system call of the others, which costs more than the work. Nothing is waited for inside."""
+    """Held for short work at the files of a run. The interpreter runs one thread at a time anyway; whoever waits here
+    does not fight for it at each system call of the others, which costs more than the work. Nothing is waited for
+    inside."""
 
     def let_pass(self, *, up: int = 0, down: int = 0) -> None:
         """Wait until the link may take so many bytes of a body, and count them.
@@ -95,6 +104,26 @@ class Means:
         return size > self.resume_after_s * (self.bandwidth.measured_bytes_s("up") or _ASSUMED_RATE_BYTES_S)
 
 
+Ending = Outcome | TransferError
+"""How an attempt at a job ended."""
+
+
+def attempt(job: Job, work: Callable[[], _T]) -> _T | TransferError:
+    """What `work` returns, or why it failed: whatever happens to one path, the others go on.
+
+    Raises JournalError only.
+    """
+    try:
+        return work()
+    except TransferError as error:
+        return error
+    except JournalError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one path's surprise must not stop the others
+        log.error("job failed unexpectedly", target=job.lane.target.id, relpath=job.relpath, error=error)
+        return Refused(f"unexpected {type(error).__name__}: {error}")
+
+
 @dataclass(frozen=True, slots=True)
 class Parcel:
     """An open file on its way to its key."""
@@ -109,3 +138,13 @@ class Parcel:
     @property
     def size(self) -> int:
         return self.file.fingerprint.size
+
+    def row(self, etag: str, expected: str, *, part_size: int) -> Row:
+        """The row of the file as it was sent, for which the store answered `etag`.
+
+        It is verified when that is the ETag of these bytes, or when the store is known to refuse bytes that do not fit
+        the checksum they carry.
+        """
+        is_verified = etag == expected or self.lane.objects.is_checking_uploads(self.key)
+        checksum = written(expected, part_size_bytes=part_size)
+        return Row(self.file.relpath, self.file.fingerprint, etag, checksum, is_verified)

@@ -7,13 +7,14 @@ cut leaves of them is gone on with. Sources: S3 conditional requests (If-Match),
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 
-from replicator.checksum import Checksum, etag_of, is_md5_etag
+from replicator.checksum import Checksum, checksum_of, etag_of, is_md5_etag
 from replicator.errors import IntegrityFailed
-from replicator.model import RemoteObject, Row
+from replicator.model import Fingerprint, RemoteObject, Row
 from replicator.stores.files.export import TempFile
 from replicator.stores.lane import Lane
 from replicator.stores.objects import Download
@@ -27,6 +28,8 @@ RANGED_FROM_BYTES = 2 * RANGE_BYTES
 """From this size on several connections pay, and so does going on where a cut left it."""
 
 _BLOCK_BYTES = 2**20
+
+_UNKNOWN = Fingerprint(size=0, mtime_ns=0, ctime_ns=0, ino=0)
 
 
 class Mismatch(IntegrityFailed):
@@ -83,13 +86,43 @@ def pull(
         raise IntegrityFailed(f"{received} bytes arrived of an object of {remote.size}; they were discarded")
     fingerprint = temp.finish(mtime_ns_of(metadata, remote.mtime_ns))
     texts = [running.text() for running in sums]
+    return _row(relpath, fingerprint, remote, texts, distrusted), asked_s
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A small object's content, verified. The fingerprint of `row` is still to be found out."""
+
+    row: Row
+    body: bytes
+    mtime_ns: int
+    asked_s: float
+
+
+def pull_small(lane: Lane, relpath: str, remote: RemoteObject, *, distrusted: str, means: Means) -> Arrived:
+    """Fetch exactly the version `remote` into memory. Errors and `distrusted` as in `pull`."""
+    began_s = time.monotonic()
+    download = _whole(lane, remote, means)
+    with closing(download.blocks) as blocks:
+        body = b"".join(means.in_time(blocks, remote.size))
+    asked_s = time.monotonic() - began_s
+    means.bandwidth.moved("down", len(body), asked_s)
+    if len(body) != remote.size:
+        raise IntegrityFailed(f"{len(body)} bytes arrived of an object of {remote.size}; they were discarded")
+    texts = [checksum_of([body], part_size_bytes=size) for size in part_sizes(remote) or (0,)]
+    row = _row(relpath, _UNKNOWN, remote, texts, distrusted)
+    return Arrived(row, body, mtime_ns_of(download.metadata, remote.mtime_ns), asked_s)
+
+
+def _row(relpath: str, fingerprint: Fingerprint, remote: RemoteObject, texts: Sequence[str], distrusted: str) -> Row:
+    """The row of content whose checksum is one of `texts`. Raises Mismatch when the ETag says otherwise."""
     for text in texts:
         if etag_of(text) == remote.etag:
-            return Row(relpath, fingerprint, remote.etag, text, is_verified=True), asked_s
+            return Row(relpath, fingerprint, remote.etag, text, is_verified=True)
     is_conclusive = "-" not in remote.etag or own_part_size(remote)
     if is_md5_etag(remote.etag) and is_conclusive and texts[0] != distrusted:
         raise Mismatch(texts[0])
-    return Row(relpath, fingerprint, remote.etag, texts[0]), asked_s
+    return Row(relpath, fingerprint, remote.etag, texts[0])
 
 
 def _add(sums: list[Checksum], block: bytes) -> None:

@@ -1,9 +1,9 @@
 """File -> object: bytes that one settled version of the file had, whole or not at all.
 
 Owns: the close gate, reading with a running checksum, the second look at the file, and which way it goes: one PUT, a
-stream of parts, or parts that a restart can resume (`resumable`). Never: retries, decisions, rows. A small file is
-read whole before the request begins, so its object cannot be torn; a large one becomes visible only after the file
-was found unchanged.
+stream of parts, or parts that a restart can resume (`resumable`). Never: retries, decisions, rows. A file of one part
+is loaded whole before its request begins, so its object cannot be torn; a larger one becomes visible only after the
+file was found unchanged.
 """
 
 import contextlib
@@ -16,15 +16,12 @@ from replicator.checksum import checksum_of, composite_etag, part_size_of
 from replicator.errors import SourceChanged
 from replicator.model import Row, Upload
 from replicator.stores.files.export import OpenFile
-from replicator.transfer.content import Content, part_metadata, part_size_for, row_of, whole_metadata
+from replicator.transfer.content import Content, part_metadata, part_size_for, whole_metadata
 from replicator.transfer.outcome import Parcel
 from replicator.transfer.resumable import begun_upload, push_resumable
 
 _STREAM_PARTS_HELD = 3
 """Parts of a stream that are in memory at a time: two on their way, one being read."""
-
-_SHORT_WORK_BYTES = 64 * 1024
-"""Files above it are read and hashed for so long that several cores pay."""
 
 _TRIAL_PARTS = 4
 """Parts after which a stream is not given up any more, however slow the link turns out to be."""
@@ -37,6 +34,14 @@ class Pushed:
     row: Row
     moved_bytes: int | None = None
     asked_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One settled version of a file, in memory. `md5` is the digest of `body`."""
+
+    body: bytes
+    md5: bytes
 
 
 class _TooSlow(Exception):
@@ -53,16 +58,44 @@ def push(parcel: Parcel, *, known: Content | None, waited_s: float) -> Pushed:
     file, means = parcel.file, parcel.means
     _check_settled(parcel, waited_s)
     if known and _checksum_like(file, known.checksum) == known.checksum:
-        return Pushed(Row(file.relpath, file.fingerprint, known.etag, known.checksum, known.is_verified))
+        return adopted(parcel, known)
+    if parcel.size <= means.part_size_bytes:
+        with means.budget.hold(parcel.size):
+            return put(parcel, _read(parcel))
     part_size = part_size_for(parcel.size, means.part_size_bytes)
     begun = begun_upload(parcel, part_size=part_size)
-    if parcel.size <= means.part_size_bytes:
-        return _push_whole(parcel)
     if parcel.lane.objects.streams and begun is None and not means.is_long(parcel.size):
         with contextlib.suppress(_TooSlow):
             return _push_stream(parcel, part_size=part_size)
     row = push_resumable(parcel, begun=begun, part_size=part_size)
     return Pushed(row, moved_bytes=parcel.size)
+
+
+def adopted(parcel: Parcel, known: Content) -> Pushed:
+    """The object held this content already."""
+    file = parcel.file
+    return Pushed(Row(file.relpath, file.fingerprint, known.etag, known.checksum, known.is_verified))
+
+
+def load(parcel: Parcel, *, waited_s: float) -> Loaded:
+    """The whole content of a file of one part. Raises SourceChanged as `push` does."""
+    _check_settled(parcel, waited_s)
+    return _read(parcel)
+
+
+def put(parcel: Parcel, loaded: Loaded) -> Pushed:
+    """Send what was loaded in one request. The file may be closed by now, and may have changed: that is seen later."""
+    means = parcel.means
+    begun_upload(parcel, part_size=means.part_size_bytes)  # of a larger version: it is in the way
+    means.let_pass(up=len(loaded.body))
+    metadata = whole_metadata(parcel.file.fingerprint, loaded.md5)
+    began_s = time.monotonic()
+    etag = parcel.lane.objects.put(parcel.key, loaded.body, md5=loaded.md5, metadata=metadata)
+    asked_s = time.monotonic() - began_s
+    means.bandwidth.moved("up", len(loaded.body), asked_s)
+    parcel.moved(len(loaded.body))
+    row = parcel.row(etag, loaded.md5.hex(), part_size=0)
+    return Pushed(row, moved_bytes=len(loaded.body), asked_s=asked_s)
 
 
 def _check_settled(parcel: Parcel, waited_s: float) -> None:
@@ -83,23 +116,12 @@ def _check_settled(parcel: Parcel, waited_s: float) -> None:
         raise SourceChanged("it was written a moment ago; it is sent once it is quiet", retry_after_s=wait_s)
 
 
-def _push_whole(parcel: Parcel) -> Pushed:
-    file, means = parcel.file, parcel.means
-    with means.budget.hold(parcel.size):
-        means.let_pass(up=parcel.size)
-        with means.turn if parcel.size <= _SHORT_WORK_BYTES else contextlib.nullcontext():
-            body = file.read()
-            if not file.is_unchanged():
-                raise SourceChanged("it changed while it was read; it is read again")
-            md5 = hashlib.md5(body, usedforsecurity=False)
-        metadata = whole_metadata(file.fingerprint, md5.digest())
-        began_s = time.monotonic()
-        etag = parcel.lane.objects.put(parcel.key, body, md5=md5.digest(), metadata=metadata)
-    asked_s = time.monotonic() - began_s
-    means.bandwidth.moved("up", parcel.size, asked_s)
-    parcel.moved(parcel.size)
-    row = row_of(file.relpath, file.fingerprint, etag, md5.hexdigest(), part_size=0)
-    return Pushed(row, moved_bytes=parcel.size, asked_s=asked_s)
+def _read(parcel: Parcel) -> Loaded:
+    file = parcel.file
+    body = file.read()
+    if not file.is_unchanged():
+        raise SourceChanged("it changed while it was read; it is read again")
+    return Loaded(body, hashlib.md5(body, usedforsecurity=False).digest())
 
 
 def _push_stream(parcel: Parcel, *, part_size: int) -> Pushed:
@@ -133,7 +155,7 @@ def _push_stream(parcel: Parcel, *, part_size: int) -> Pushed:
         parcel.moved(-len(digests) * part_size)
         raise
     means.bandwidth.moved("up", parcel.size, time.monotonic() - began_s)
-    row = row_of(file.relpath, file.fingerprint, etag, composite_etag(digests), part_size=part_size)
+    row = parcel.row(etag, composite_etag(digests), part_size=part_size)
     return Pushed(row, moved_bytes=parcel.size)
 
 

@@ -16,7 +16,7 @@ from replicator.model import Hint, RemoteObject
 from replicator.stores.lane import Lane
 from replicator.transfer.job import Job
 from replicator.transfer.retry import Gate
-from replicator.transfer.turns import Line, Turns
+from replicator.transfer.turns import Line, Run, Turns
 
 _POLL_S = 0.02
 """How often tasks of the event loop look whether the queue has shrunk: rare, and cheaper than a wake-up a job."""
@@ -71,13 +71,14 @@ class Queue:
                 self._changed.notify()
             return is_new
 
-    def take(self) -> tuple[Job, Gate] | None:
-        """The next job that is due, and the gate it came through; waits for one. None once the queue is closed."""
+    def take(self) -> Run | None:
+        """The next jobs that are due, one or a run of small ones; waits for one. None once the queue is closed."""
         with self._changed:
             while not self._is_closed:
                 now_s = time.monotonic()
                 if taken := self._turns.take(now_s):
-                    self._running[taken[0].lane] += 1
+                    jobs, _ = taken
+                    self._running[jobs[0].lane] += len(jobs)
                     if self._turns.has_more() or (self._alarm_s is None and self._turns.next_due_s(now_s)):
                         self._changed.notify()  # each taker wakes the next, who works too or waits for what comes
                     return taken
@@ -109,14 +110,18 @@ class Queue:
                 elif line is not None:
                     del line.jobs[job.relpath]
 
-    def defer(self, job: Job, error: TransferError, delay_s: float) -> None:
-        """The attempt failed; look again after `delay_s`, at once when the path moved meanwhile."""
+    def defer(self, job: Job, error: TransferError | None, delay_s: float) -> None:
+        """The attempt failed; look again after `delay_s`, at once when the path moved meanwhile.
+
+        Without an error there was no attempt: the job is due as before.
+        """
         with self._changed:
             self._running[job.lane] -= 1
-            job.error = error
-            job.attempts += 1
-            is_moved = job.is_dirty and isinstance(error, Permanent | SourceChanged | RemoteChanged)
+            is_moved = job.is_dirty and (error is None or isinstance(error, Permanent | SourceChanged | RemoteChanged))
             job.is_dirty = False
+            if error is not None:
+                job.error = error
+                job.attempts += 1
             if line := self._lines.get(job.lane):
                 line.schedule(job, time.monotonic() + (0.0 if is_moved else delay_s))
                 if self._alarm_s is None or job.due_s < self._alarm_s:

@@ -23,7 +23,7 @@ from replicator.errors import (
 from replicator.model import Part, Row, Upload
 from replicator.reconcile.keys import key_of
 from replicator.stores.lane import Lane
-from replicator.transfer.content import part_metadata, row_of
+from replicator.transfer.content import part_metadata
 from replicator.transfer.outcome import Parcel
 
 PARTS_IN_FLIGHT = 4
@@ -62,7 +62,7 @@ def push_resumable(parcel: Parcel, *, begun: Upload | None, part_size: int) -> R
     except (SourceChanged, Refused, IntegrityFailed):
         _throw_away(lane, key, begun)
         raise
-    return row_of(file.relpath, file.fingerprint, etag, expected, part_size=part_size)
+    return parcel.row(etag, expected, part_size=part_size)
 
 
 def recover_uploads(lane: Lane) -> None:

@@ -49,13 +49,23 @@ class Ended:
 class Settling:
     """The last stage of every job. `run` is for a thread of its own; the rest may be called from any."""
 
-    def __init__(self, queue: Queue, journal: Journal, *, policy: RetryPolicy, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        journal: Journal,
+        *,
+        policy: RetryPolicy,
+        metrics: Metrics,
+        on_ended: Callable[[Lane], object] = lambda _: None,
+    ) -> None:
+        """`on_ended` is told each lane of which jobs have ended, well or not. It must neither block nor raise."""
         self.last_success_ts: dict[Lane, float] = {}
         """When a file of the lane was last moved or confirmed, seconds since the epoch."""
         self._queue = queue
         self._journal = journal
         self._policy = policy
         self._metrics = metrics
+        self._on_ended = on_ended
         self._series: dict[Lane, TargetSeries] = {}
         self._waiting: list[Ended] = []
         self._changed = threading.Condition()
@@ -75,6 +85,8 @@ class Settling:
                 for ended in batch:
                     self._count(ended)
                 self._queue.done([ended.job for ended in batch])
+                for lane in {ended.job.lane for ended in batch}:
+                    self._on_ended(lane)
 
     def put(self, ended: Ended) -> None:
         """Take over a job whose transfer went well."""
@@ -117,6 +129,7 @@ class Settling:
                 next_attempt_s=round(delay_s, 1),
             )
         self._queue.defer(job, error, delay_s)
+        self._on_ended(job.lane)
 
     def _take(self) -> list[Ended]:
         with self._changed:

@@ -1,7 +1,8 @@
 """Whose turn it is: a target's jobs in the order it asks for, and the targets among each other.
 
 Large files have slots of their own beside those of the small ones: however many large ones wait, small ones overtake
-them, and the other way round. Knows no threads and no clock: the queue locks, and passes the time in.
+them, and the other way round. When many more small ones are due than there are slots, each slot takes a run of them:
+what is done once a run is not done once a file. Knows no threads and no clock: the queue locks, and passes the time in.
 """
 
 import heapq
@@ -13,6 +14,14 @@ from replicator.stores.lane import Lane
 from replicator.transfer.job import Job
 from replicator.transfer.order import rank_of
 from replicator.transfer.retry import Gate
+
+SMALL_BYTES = 64 * 1024
+"""Files up to this size are moved in runs, and held in memory for it."""
+
+_RUN_JOBS = 16
+
+Run = tuple[list[Job], Gate]
+"""Jobs of one target that share a slot, one after the other, and the gate they came through."""
 
 _Entry = tuple[tuple[float, ...], int, Job]
 """Where in its heap, ticket, job."""
@@ -45,8 +54,8 @@ class Line:
         job.ticket = next(_tickets)
         heapq.heappush(self.waiting, ((due_s,), job.ticket, job))
 
-    def take(self, now_s: float, bulk_bytes: int) -> Job | None:
-        """The due job whose turn it is and that the gate has a slot for."""
+    def take(self, now_s: float, bulk_bytes: int) -> list[Job]:
+        """The due job whose turn it is, with those that share its slot; none when the gate has no slot for it."""
         while (job := self._first(self.waiting)) and job.due_s <= now_s:
             heapq.heappop(self.waiting)
             job.is_bulk = job.size > bulk_bytes
@@ -54,10 +63,21 @@ class Line:
         heads = [(heap[0], heap) for heap in self.due if self._first(heap)]
         for _, heap in sorted(heads, key=lambda head: head[0][:2]):
             if self.gate.enter(now_s, is_bulk=heap is self.due[True]):
-                job = heapq.heappop(heap)[2]
-                job.is_running, job.moved_bytes = True, 0
-                return job
-        return None
+                run = [heapq.heappop(heap)[2]]
+                if run[0].size <= SMALL_BYTES and self.gate.error is None:
+                    run += self._followers(heap)
+                for job in run:
+                    job.is_running, job.moved_bytes = True, 0
+                return run
+        return []
+
+    def _followers(self, heap: list[_Entry]) -> list[Job]:
+        """The small jobs that come next, as many as leave as many to each other slot."""
+        share = min(len(heap) // self.gate.concurrency.limit, _RUN_JOBS - 1)
+        jobs: list[Job] = []
+        while len(jobs) < share and (job := self._first(heap)) and job.size <= SMALL_BYTES:
+            jobs.append(heapq.heappop(heap)[2])
+        return jobs
 
     def next_due_s(self, now_s: float) -> float | None:
         """When something can become due by itself; None while only a hint or a job's end can change that."""
@@ -100,15 +120,15 @@ class Turns:
     def remove(self, line: Line) -> None:
         self._lines.remove(line)
 
-    def take(self, now_s: float) -> tuple[Job, Gate] | None:
-        """The due job of the line whose turn it is; that line is then behind the others of its priority."""
+    def take(self, now_s: float) -> Run | None:
+        """The due jobs of the line whose turn it is; that line is then behind the others of its priority."""
         for index, line in enumerate(self._lines):
-            if job := line.take(now_s, self._bulk_bytes):
+            if run := line.take(now_s, self._bulk_bytes):
                 later = (
                     place for place in range(index, len(self._lines)) if self._lines[place].priority < line.priority
                 )
                 self._lines.insert(next(later, len(self._lines)) - 1, self._lines.pop(index))
-                return job, line.gate
+                return run, line.gate
         return None
 
     def has_more(self) -> bool:

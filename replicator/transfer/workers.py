@@ -1,7 +1,7 @@
-"""Workers: threads that take a job, have it done, and hand it on to be settled, or put it off when it failed.
+"""Workers: threads that take jobs, have them done, and hand them on to be settled, or put them off when they failed.
 
-Where any fault of one path ends: nothing that happens to a path stops the others. What is done is `egress` and
-`ingress`, how a job ends is `settle`; only a journal that cannot be trusted ends the process.
+What is done is `egress` and `ingress`, how a job ends is `settle`; only a journal that cannot be trusted ends the
+process.
 """
 
 import asyncio
@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from replicator.errors import JournalError, Refused, ReplicatorError, TransferError
+from replicator.errors import ReplicatorError, TransferError
 from replicator.observe import logs
 from replicator.stores.lane import Lane
 from replicator.transfer import egress, ingress
 from replicator.transfer.job import Job
 from replicator.transfer.outcome import Means
+from replicator.transfer.publisher import Publisher
 from replicator.transfer.queue import Queue
 from replicator.transfer.retry import Gate
 from replicator.transfer.settle import Ended, Settling, guarded
@@ -31,12 +32,14 @@ _POLL_S = 0.02
 class Workers:
     """`threads` threads that take jobs from the queue while `run` runs."""
 
-    def __init__(self, queue: Queue, settling: Settling, *, threads: int, means: Means) -> None:
+    def __init__(self, queue: Queue, settling: Settling, publisher: Publisher, *, threads: int, means: Means) -> None:
         self._queue = queue
         self._settling = settling
+        self._publisher = publisher
         self._means = means
         self._workers = [self._thread(self._take_jobs, f"worker {number}") for number in range(threads)]
         self._settler = self._thread(settling.run, "settle")
+        self._publishing = self._thread(publisher.run, "publish")
         self._fault: ReplicatorError | None = None
         self._tell_fault: Callable[[], object] = lambda: None
 
@@ -44,7 +47,7 @@ class Workers:
         """Work until cancelled; bodies on their way are given a moment to end. Raises ReplicatorError."""
         has_fault = asyncio.Event()
         self._tell_fault = partial(asyncio.get_running_loop().call_soon_threadsafe, has_fault.set)
-        for thread in (*self._workers, self._settler):
+        for thread in (*self._workers, self._settler, self._publishing):
             thread.start()
         try:
             await has_fault.wait()
@@ -58,7 +61,8 @@ class Workers:
 
     async def leave(self, lane: Lane) -> None:
         """Wait until no job of this lane runs any more; after that nothing uses its store."""
-        while self._queue.running(lane):  # noqa: ASYNC110 - threads end jobs; waking the loop for each would cost more
+        self._publisher.forget(lane)
+        while self._queue.running(lane) or self._publisher.is_busy(lane):  # noqa: ASYNC110 - threads end jobs; waking the loop for each would cost more
             await asyncio.sleep(_POLL_S)
         self._settling.forget(lane)
 
@@ -77,27 +81,29 @@ class Workers:
             thread.join(max(0.0, deadline_s - time.monotonic()))
         self._settling.close()
         self._settler.join(_STOP_S)
+        self._publisher.close()
+        self._publishing.join(_STOP_S)
 
     def _take_jobs(self) -> None:
         while taken := self._queue.take():
             self._work(*taken)
 
-    def _work(self, job: Job, gate: Gate) -> None:
+    def _work(self, jobs: list[Job], gate: Gate) -> None:
+        """Move a run; when the gate closes on the way, the rest of it waits like everybody else."""
+        left = dict.fromkeys(jobs)
+        move = egress.send if jobs[0].lane.is_egress else ingress.fetch
         began_s = time.monotonic()
-        try:
-            outcome = (egress.send if job.lane.is_egress else ingress.fetch)(job, self._means)
-        except TransferError as error:
-            gate.leave(is_bulk=job.is_bulk)
-            self._settling.failed(job, gate, error)
-        except JournalError:
-            raise
-        except Exception as error:  # noqa: BLE001 - one path's surprise must not stop the others
-            log.error("job failed unexpectedly", target=job.lane.target.id, relpath=job.relpath, error=error)
-            gate.leave(is_bulk=job.is_bulk)
-            self._settling.failed(job, gate, Refused(f"unexpected {type(error).__name__}: {error}"))
-        else:
-            gate.succeeded() if outcome.was_asked else gate.released()
-            if outcome.asked_s:
-                gate.concurrency.succeeded(outcome.asked_s, outcome.moved_bytes)
-            gate.leave(is_bulk=job.is_bulk)
-            self._settling.put(Ended(job, gate, outcome, began_s, time.monotonic()))
+        for job, ending in move(jobs, self._means, lambda: gate.error is None or len(jobs) == 1):
+            del left[job]
+            if isinstance(ending, TransferError):
+                self._settling.failed(job, gate, ending)
+                continue
+            gate.succeeded() if ending.was_asked else gate.released()
+            if ending.asked_s:
+                gate.concurrency.succeeded(ending.asked_s, ending.moved_bytes)
+            now_s = time.monotonic()
+            self._settling.put(Ended(job, gate, ending, began_s, now_s))
+            began_s = now_s
+        gate.leave(is_bulk=jobs[0].is_bulk)
+        for job in left:
+            self._queue.defer(job, None, 0.0)

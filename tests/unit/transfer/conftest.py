@@ -6,12 +6,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from replicator.config.bandwidth import Allowance, Timetable
 from replicator.model import Fingerprint, LocalFile, TargetOptions
+from replicator.stores.files.export import ignore_lease_signals
+from replicator.stores.journal.journal import Journal
 from replicator.transfer.concurrency import Concurrency
+from replicator.transfer.limits import ByteBudget, Room
+from replicator.transfer.outcome import Means
+from replicator.transfer.pace import Bandwidth, DataBudget
 from replicator.transfer.queue import Queue
 from replicator.transfer.retry import Gate, RetryPolicy
 
-BULK_BYTES = 1000
+BULK_BYTES = 200_000
 
 
 class Lane:
@@ -41,7 +47,7 @@ class Worker:
             return None
         self._taking = None
         assert taken is not None
-        job, gate = taken
+        (job,), gate = taken
         self._gates[job] = gate
         return job
 
@@ -79,6 +85,30 @@ def make_gate(*, limit: int = 16, max_s: float = 0.01) -> Gate:
 def local(relpath: str, *, size: int = 1, age_s: float = 0.0) -> LocalFile:
     """A file that changed so long ago."""
     return LocalFile(relpath, Fingerprint(size, 0, int((time.time() - age_s) * 1e9), 1))
+
+
+@pytest.fixture
+def means() -> Means:
+    """No cap, no budget of data, and files that are settled at once."""
+    ignore_lease_signals()
+    return Means(
+        part_size_bytes=8 * 2**20,
+        min_rate_bytes_s=0,
+        quiet_s=0,
+        open_file_ceiling_s=60,
+        resume_after_s=30,
+        budget=ByteBudget(64 * 2**20),
+        room=Room(floor_bytes=0),
+        bandwidth=Bandwidth(Timetable()),
+        data=DataBudget(Allowance(), SimpleNamespace()),
+    )
+
+
+@pytest.fixture
+def journal(tmp_path):
+    one = Journal.open(str(tmp_path / "state"))
+    yield one
+    one.close()
 
 
 @pytest.fixture

@@ -9,14 +9,10 @@ from typing import Any
 import pytest
 
 from replicator.checksum import composite_etag
-from replicator.config.bandwidth import Allowance, Timetable
 from replicator.errors import IntegrityFailed, Unavailable
 from replicator.model import Fingerprint, RemoteObject
 from replicator.stores.objects import Download
 from replicator.transfer.content import PART_SIZE_KEY
-from replicator.transfer.limits import ByteBudget, Room
-from replicator.transfer.outcome import Means
-from replicator.transfer.pace import Bandwidth, DataBudget
 from replicator.transfer.pull import RANGE_BYTES, Mismatch, pull
 
 BODY = b"some bytes of an object"
@@ -66,21 +62,6 @@ class Temp:
     def finish(self, mtime_ns):
         self.mtime_ns = mtime_ns
         return Fingerprint(len(self.content), mtime_ns, 0, 1)
-
-
-@pytest.fixture
-def means():
-    return Means(
-        part_size_bytes=8 * 2**20,
-        min_rate_bytes_s=0,
-        quiet_s=0.5,
-        open_file_ceiling_s=60,
-        resume_after_s=30,
-        budget=ByteBudget(64 * 2**20),
-        room=Room(floor_bytes=0),
-        bandwidth=Bandwidth(Timetable()),
-        data=DataBudget(Allowance(), SimpleNamespace()),
-    )
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Which way a file goes, and what is recorded on it: one PUT, a stream of parts, or parts that a restart resumes."""
 
+import dataclasses
 import hashlib
 import os
 from types import SimpleNamespace
@@ -8,15 +9,12 @@ from typing import Any
 import pytest
 
 from replicator.checksum import composite_etag
-from replicator.config.bandwidth import Allowance, Timetable
 from replicator.errors import SourceChanged, Stopping, Unavailable
 from replicator.model import TargetOptions
 from replicator.stores.files.export import Export
 from replicator.stores.journal.journal import Journal
 from replicator.stores.lane import Lane
-from replicator.transfer.limits import ByteBudget, Room
-from replicator.transfer.outcome import Means, Parcel
-from replicator.transfer.pace import Bandwidth, DataBudget
+from replicator.transfer.outcome import Parcel
 from replicator.transfer.push import push
 
 MIB = 2**20
@@ -71,18 +69,8 @@ def journal(tmp_path):
 
 
 @pytest.fixture
-def means():
-    return Means(
-        part_size_bytes=PART,
-        min_rate_bytes_s=0,
-        quiet_s=0,
-        open_file_ceiling_s=60,
-        resume_after_s=30,
-        budget=ByteBudget(64 * MIB),
-        room=Room(floor_bytes=0),
-        bandwidth=Bandwidth(Timetable()),
-        data=DataBudget(Allowance(), SimpleNamespace()),
-    )
+def means(means):
+    return dataclasses.replace(means, part_size_bytes=PART)
 
 
 @pytest.fixture

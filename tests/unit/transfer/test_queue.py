@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from replicator.errors import KeyUnsafe, SourceChanged, Unavailable
+from replicator.errors import BucketMissing, KeyUnsafe, SourceChanged, Unavailable
 from replicator.model import UNSEEN, Hint, RemoteObject
 
 
@@ -102,9 +102,9 @@ def test_small_files_overtake_large_ones(queue, worker, make_lane, gate_of, file
     """However many large files are first in line, most slots are for small ones, and one is always for a large one."""
     lane = make_lane(gate_of(limit=4))
     for number in range(5):
-        queue.put(lane, Hint(f"large{number}", local=file_of(f"large{number}", size=10**6, age_s=1000)))
+        queue.put(lane, Hint(f"large{number}", local=file_of(f"large{number}", size=10**9, age_s=1000)))
     for number in range(6):
-        queue.put(lane, Hint(f"small{number}", local=file_of(f"small{number}", size=10)))
+        queue.put(lane, Hint(f"small{number}", local=file_of(f"small{number}", size=100_000)))
 
     running = [worker.take() for _ in range(5)]
 
@@ -114,6 +114,61 @@ def test_small_files_overtake_large_ones(queue, worker, make_lane, gate_of, file
     assert worker.take().relpath == "small4"
     worker.done(running[0])
     assert worker.take().relpath == "large1"
+
+
+def test_many_small_files_share_a_slot_in_their_order(queue, make_lane, gate_of, file_of):
+    """With more small files due than slots, each slot takes a run of them, and leaves as many to each other slot."""
+    lane = make_lane(gate_of(limit=4))
+    for number in range(16):
+        queue.put(lane, Hint(f"f{number:02}", local=file_of(f"f{number:02}", size=10, age_s=100 - number)))
+
+    jobs, gate = queue.take()
+
+    assert [job.relpath for job in jobs] == ["f00", "f01", "f02", "f03"]
+    assert queue.running(lane) == 4
+    gate.leave(is_bulk=False)
+
+
+def test_run_holds_small_files_only(queue, make_lane, gate_of, file_of):
+    """A file that is not small ends a run, and never begins one: it would keep the others waiting."""
+    lane = make_lane(gate_of(limit=1))
+    for number, size in enumerate((10, 10, 100_000, 10, 10)):
+        queue.put(lane, Hint(f"f{number}", local=file_of(f"f{number}", size=size, age_s=100 - number)))
+    runs = []
+    for _ in range(3):
+        jobs, gate = queue.take()
+        gate.leave(is_bulk=jobs[0].is_bulk)
+        runs.append([job.relpath for job in jobs])
+
+    assert runs == [["f0", "f1"], ["f2"], ["f3", "f4"]]
+
+
+def test_closed_gate_is_probed_by_one_job_and_not_by_a_run(queue, make_lane, gate_of):
+    """While an endpoint is in doubt, one request asks for all."""
+    gate = gate_of(limit=1, max_s=0.001)
+    lane = make_lane(gate)
+    for number in range(5):
+        queue.put(lane, Hint(f"f{number}"))
+    gate.failed("f0", BucketMissing("no"), time.monotonic() - 1)
+
+    assert len(queue.take()[0]) == 1
+
+
+def test_jobs_that_were_not_begun_are_due_as_before(queue, make_lane, gate_of):
+    """What a run did not come to is nobody's failure: it is due at once, and counts no attempt."""
+    lane = make_lane(gate_of(limit=1))
+    for name in "abc":
+        queue.put(lane, Hint(name))
+    jobs, gate = queue.take()
+    gate.leave(is_bulk=False)
+
+    for job in jobs[1:]:
+        queue.defer(job, None, 0.0)
+
+    again, _ = queue.take()
+    assert [job.relpath for job in again] == [job.relpath for job in jobs[1:]]
+    assert [job.attempts for job in again] == [0, 0]
+    assert queue.running(lane) == 3
 
 
 def test_failed_path_waits_and_the_others_go_on(queue, worker, lane):
@@ -224,14 +279,14 @@ def test_deferred_job_comes_back_while_its_worker_has_another(queue, lane):
     second = queue.take()
     idle.start()
 
-    queue.defer(first[0], Unavailable("no"), 0.05)
-    queue.done([second[0]])
+    queue.defer(first[0][0], Unavailable("no"), 0.05)
+    queue.done(second[0])
     queue.put(lane, Hint("longer"))
     queue.take()
 
     idle.join(5)
     queue.close()
-    assert taken[0][0].relpath == "bad"
+    assert taken[0][0][0].relpath == "bad"
 
 
 def test_closed_queue_lets_every_worker_go(queue, lane):
@@ -256,13 +311,14 @@ def test_every_job_is_taken_once_by_many_threads(queue, make_lane, gate_of):
 
     def work():
         while taken := queue.take():
-            job, gate = taken
-            gate.leave(is_bulk=job.is_bulk)
-            if job.attempts == 0 and job.relpath.endswith("7"):
-                queue.defer(job, Unavailable("once"), 0.001)
-            else:
-                done.append(job.relpath)
-                queue.done([job])
+            jobs, gate = taken
+            gate.leave(is_bulk=jobs[0].is_bulk)
+            for job in jobs:
+                if job.attempts == 0 and job.relpath.endswith("7"):
+                    queue.defer(job, Unavailable("once"), 0.001)
+                else:
+                    done.append(job.relpath)
+                    queue.done([job])
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:

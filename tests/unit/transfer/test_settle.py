@@ -156,6 +156,28 @@ def test_failure_counts_and_comes_back(queue, settling, metrics, worker, lane):
     assert samples == {"unavailable": 1}
 
 
+def test_lane_is_told_of_each_end_of_a_job(queue, journal, metrics, ended, worker, lane):
+    """Well or not, and only once the queue knows: whoever is told finds the job gone, or put off."""
+    told = []
+    one = Settling(
+        queue,
+        journal,
+        policy=RetryPolicy(max_s=60, parked_s=300),
+        metrics=metrics,
+        on_ended=lambda lane: told.append([(job.relpath, job.is_failing) for job in queue.jobs(lane)]),
+    )
+    journal.go.set()
+    one.put(ended("a"))
+    one.close()
+    one.run()
+    queue.put(lane, Hint("b"))
+    job = worker.take()
+
+    one.failed(job, worker._gates[job], Unavailable("down"))
+
+    assert told == [[], [("b", True)]]
+
+
 def test_closed_settling_records_what_is_left(queue, journal, metrics, ended):
     """The end of the process loses no row of a file that was moved."""
     one = Settling(queue, journal, policy=RetryPolicy(max_s=1, parked_s=1), metrics=metrics)
