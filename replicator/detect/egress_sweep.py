@@ -6,13 +6,13 @@ request at all, except one listing when the journal knows nothing yet.
 
 import asyncio
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, groupby
 
 from replicator.detect.sweep import Found, Report
 from replicator.errors import KeyUnsafe, Refused, TransferError
-from replicator.model import UNSEEN, Action, Hint, RemoteObject, Unseen
+from replicator.model import UNSEEN, Action, Hint, RemoteObject, Row, Unseen
 from replicator.reconcile.classify import classify_egress
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import key_of
@@ -26,27 +26,38 @@ _RACY_NS = 50_000_000
 """Kernels before 6.13 stamp files with a coarse tick: a directory touched this recently is looked at again."""
 
 
-@dataclass(frozen=True, slots=True)
-class _InStep:
-    """A directory in which nothing was to be hinted; `rows` of its files have a row."""
+@dataclass(slots=True)
+class _Memory:
+    """The directories in which nothing was to be hinted, by relpath: a few MB for a million files."""
 
-    signature: int
-    rows: int
+    signatures: dict[str, int] = field(default_factory=dict)
+    met: dict[str, int] = field(default_factory=dict)
+    """How many of their files have a row."""
+    large: set[str] = field(default_factory=set)
+    """Those that came in pieces: which of their rows have no file is not known."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The rows that a walk came by: how many met their file, and the relpaths of those that did not."""
+
+    met: int = 0
+    unmet: list[str] = field(default_factory=list)
 
 
 class EgressSweep:
-    """Walk against rows, with one signature a directory (2 MB for a million files) instead of their rows."""
+    """Walk against rows, with one signature a directory instead of its rows."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self._root = Export(lane.target.root)
-        self._in_step: dict[str, _InStep] = {}
+        self._memory = _Memory()
         self._absent: frozenset[str] = frozenset()
         self._identity: tuple[int, int] | None = None
 
     async def run(self, found: Found) -> Report:
         """Hint every file whose row is missing or of another version, and rows without a file, seen twice."""
-        lane, report = self._lane, Report()
+        lane, report, tally = self._lane, Report(), _Tally()
         known_rows, _ = lane.journal.totals(lane.number)
         identity = await asyncio.to_thread(lane.export.identity)
         if identity is None:
@@ -56,25 +67,28 @@ class EgressSweep:
                 report.fix = "Mount or recreate it with its files; replication resumes by itself."
             return report
         if identity != self._identity:
-            self._in_step.clear()
-            self._absent = frozenset()
+            self._absent = frozenset()  # seen in another directory
             self._identity = identity
         listed, error = await self._listed() if not known_rows else (None, None)
-        matched = await _in_slices(self._walk(report, listed), report, found)
+        await _in_slices(self._walk(report, tally, listed, is_first=not known_rows), report, found)
         if error:
             raise error
         if known_rows and not report.files and not report.skipped:
             report.blocked = f"the source directory is empty, but {known_rows} files were replicated from it"
             report.fix = "Nothing is forgotten or deleted; put files there and replication resumes by itself."
             return report
-        known_rows, _ = lane.journal.totals(lane.number)
-        absent: set[str] = set()
-        if known_rows > matched:
-            await _in_slices(self._absentees(absent), report, found)
-        await self._hint_twice_absent(absent, found)
+        await self._forget(tally, known_rows, report, found)
         return report
 
-    async def _hint_twice_absent(self, absent: set[str], found: Found) -> None:
+    async def _forget(self, tally: _Tally, known_rows: int, report: Report, found: Found) -> None:
+        """Hint the rows whose file this sweep and the last one did not see."""
+        now_rows, _ = self._lane.journal.totals(self._lane.number)
+        absent: set[str] = set()
+        # Rows that came or went during the walk are no reason to look at all of them.
+        if min(known_rows, now_rows) > tally.met + len(tally.unmet):
+            await _in_slices(self._absentees(self._rows_elsewhere(), absent), report, found)
+        elif tally.unmet:
+            await _in_slices(self._absentees(tally.unmet, absent), report, found)
         proven = absent & self._absent
         self._absent = frozenset(absent)
         if proven:
@@ -92,41 +106,57 @@ class EgressSweep:
             return None, error
         return {item.key.removeprefix(prefix): item for item in chain.from_iterable(pages)}, None
 
-    def _walk(self, report: Report, listed: dict[str, RemoteObject] | None) -> Iterator[tuple[list[Hint], int]]:
-        """Directory by directory: the hints in it, and how many rows have met their file."""
-        seen = set()
-        for directory in self._lane.export.walk():
-            seen.add(directory.relpath)
+    def _walk(
+        self, report: Report, tally: _Tally, listed: dict[str, RemoteObject] | None, *, is_first: bool
+    ) -> Iterator[list[Hint]]:
+        """The hints, directory by directory. What stays unremembered is compared again by the next sweep."""
+        before, self._memory = self._memory, _Memory()
+        for relpath, pieces in groupby(self._lane.export.walk(before.signatures), key=_relpath):
             report.directories += 1
-            report.files += len(directory.files)
-            report.skipped.update((item.relpath, item.reason) for item in directory.skipped)
-            signature = _signature(directory)
-            in_step = self._in_step.get(directory.relpath)
-            if in_step and in_step.signature == signature:
-                yield [], in_step.rows
-                continue
-            hints, rows = self._compare(directory, report, listed)
-            if hints or _is_racy(directory):
-                self._in_step.pop(directory.relpath, None)
-            else:
-                self._in_step[directory.relpath] = _InStep(signature, rows)
-            yield hints, rows
-        for gone in self._in_step.keys() - seen:
-            del self._in_step[gone]
+            signature, met_before, is_in_step, is_large = 0, tally.met, True, relpath in before.large
+            for piece in pieces:
+                report.files += piece.count
+                report.skipped.update((item.relpath, item.reason) for item in piece.skipped)
+                signature ^= piece.signature
+                hints: list[Hint] = []
+                if piece.is_known:
+                    tally.met += before.met[relpath]
+                else:
+                    is_large = not piece.is_whole
+                    rows = {} if is_first else self._rows_of(piece)
+                    is_in_step &= self._meet(piece, rows, tally) and not _is_racy(piece) and piece.is_complete
+                    hints = self._compare(piece, rows, report, listed)
+                is_in_step &= not hints
+                yield hints
+            if is_in_step:
+                self._memory.signatures[relpath], self._memory.met[relpath] = signature, tally.met - met_before
+                if is_large:
+                    self._memory.large.add(relpath)
+
+    def _rows_of(self, piece: Directory) -> dict[str, Row]:
+        lane = self._lane
+        if piece.is_whole:
+            return {row.relpath: row for row in lane.journal.rows_in(lane.number, piece.relpath)}
+        return lane.rows_of([file.relpath for file in piece.files])
+
+    @staticmethod
+    def _meet(piece: Directory, rows: dict[str, Row], tally: _Tally) -> bool:
+        """Count the rows that have their file; whether all have."""
+        unmet = rows.keys() - {file.relpath for file in piece.files}
+        tally.met += len(rows) - len(unmet)
+        tally.unmet += unmet
+        return not unmet
 
     def _compare(
-        self, directory: Directory, report: Report, listed: dict[str, RemoteObject] | None
-    ) -> tuple[list[Hint], int]:
-        lane = self._lane
-        rows = {row.relpath: row for row in lane.journal.rows_in(lane.number, directory.relpath)}
-        hints, matched = [], 0
-        for file in directory.files:
+        self, piece: Directory, rows: dict[str, Row], report: Report, listed: dict[str, RemoteObject] | None
+    ) -> list[Hint]:
+        lane, options, hints = self._lane, self._lane.target.options, []
+        for file in piece.files:
             row = rows.get(file.relpath)
-            matched += row is not None
-            if not is_included(file.relpath, lane.target.options):
+            if not is_included(file.relpath, options):
                 continue
             is_in_step = classify_egress(file, UNSEEN, row) is Action.SKIP
-            is_to_go = lane.target.options.delete_after_upload and row is not None and row.is_verified
+            is_to_go = options.delete_after_upload and row is not None and row.is_verified
             if (is_in_step and not is_to_go) or lane.is_echo(file):
                 continue
             try:
@@ -135,53 +165,55 @@ class EgressSweep:
                 report.skipped[file.relpath] = error.reason
                 continue
             hints.append(Hint(file.relpath, _seen(listed, file.relpath), file))
-        return hints, matched
+        return hints
 
-    def _absentees(self, absent: set[str]) -> Iterator[tuple[list[Hint], int]]:
+    def _rows_elsewhere(self) -> Iterator[str]:
+        """The relpaths of all rows but those that are known to have met their file."""
+        met = self._memory.signatures.keys() - self._memory.large
         for row in self._lane.rows():
+            if row.relpath.rpartition("/")[0] not in met:
+                yield row.relpath
+
+    def _absentees(self, suspects: Iterable[str], absent: set[str]) -> Iterator[list[Hint]]:
+        for relpath in suspects:
             try:
-                if self._lane.export.stat(row.relpath) is None:
-                    absent.add(row.relpath)
+                if self._lane.export.stat(relpath) is None:
+                    absent.add(relpath)
             except (Refused, KeyUnsafe):
                 pass  # something is there: not absent
-            yield [], 0
+            yield []
 
 
-async def _in_slices(steps: Iterator[tuple[list[Hint], int]], report: Report, found: Found) -> int:
-    """Drive a walk in a thread, a slice at a time, passing its hints on in between; the sum of its counts."""
-    total, is_over = 0, False
+async def _in_slices(steps: Iterator[list[Hint]], report: Report, found: Found) -> None:
+    """Drive a walk in a thread, a slice at a time, passing its hints on in between."""
+    is_over = False
 
     def work() -> list[Hint]:
-        nonlocal total, is_over
-        began = time.monotonic()
+        nonlocal is_over
+        began_s, began_cpu_s = time.monotonic(), time.thread_time()
         hints: list[Hint] = []
-        for more, count in steps:
+        for more in steps:
             hints += more
-            total += count
-            if time.monotonic() - began > _SLICE_S:
+            if time.monotonic() - began_s > _SLICE_S:
                 break
         else:
             is_over = True
-        report.busy_s += time.monotonic() - began
+        report.busy_s += time.monotonic() - began_s
+        report.cpu_s += time.thread_time() - began_cpu_s
         return hints
 
     while not is_over:
         hints = await asyncio.to_thread(work)
         if hints:
             await found(hints)
-    return total
+
+
+def _relpath(directory: Directory) -> str:
+    return directory.relpath
 
 
 def _seen(listed: dict[str, RemoteObject] | None, relpath: str) -> RemoteObject | Unseen | None:
     return UNSEEN if listed is None else listed.get(relpath)
-
-
-def _signature(directory: Directory) -> int:
-    """One number for every file's identity and version in a directory; order does not matter."""
-    signature = len(directory.files)
-    for file in directory.files:
-        signature ^= hash((file.relpath, file.fingerprint))
-    return signature
 
 
 def _is_racy(directory: Directory) -> bool:

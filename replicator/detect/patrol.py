@@ -59,6 +59,8 @@ class Rhythm:
 
     watcher: Kind
     sweep_interval_s: float
+    sweep_cpu_share: float
+    """Of one core; a sweep that costs more has a longer interval, while events are proven to arrive."""
     quiet_s: float
     ceiling_s: float
 
@@ -81,6 +83,7 @@ class Patrol:
         self._debounce = Debounce(quiet_s=rhythm.quiet_s, ceiling_s=rhythm.ceiling_s)
         self._is_hinted = asyncio.Event()
         self._is_sweep_wanted = asyncio.Event()
+        self._sweeping = asyncio.Lock()
         labels = who(lane.target)
         self.watcher = Watcher(
             rhythm.watcher if lane.is_egress else "off",
@@ -88,7 +91,16 @@ class Patrol:
             subdir=lane.target.subdir,
             emit=self._take,
             on_restart=lambda cause: metrics.watcher_restarts.labels(*labels, cause).inc(),
+            on_overflow=metrics.watcher_overflows.labels(*labels).inc,
         )
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between sweeps as things stand now: the setting's, or longer while a sweep costs too much for it."""
+        health, least_s = self.watcher.health, self._rhythm.sweep_interval_s
+        if self.report is None or not health.is_proven or health.degraded:
+            return least_s
+        return max(least_s, self.report.cpu_s / self._rhythm.sweep_cpu_share)
 
     async def run(self) -> None:
         """Watch and sweep until cancelled."""
@@ -98,12 +110,25 @@ class Patrol:
             group.create_task(self._release(), name=f"debounce {name}")
             group.create_task(self._sweep_in_rhythm(), name=f"sweep {name}")
 
+    def hint(self, relpath: str) -> None:
+        """Somebody outside told that this path may have changed. Call on the event loop."""
+        self._take(Hint(relpath))
+
+    def doubt(self) -> None:
+        """More changed than was told: the next poll has to list, whatever a marker says."""
+        if isinstance(self._sweep, IngressSweep):
+            self._sweep.doubt()
+
     async def sweep(self) -> None:
         """Look at everything once, now; `report` or `error` tells the result.
 
         Ingress lists, so it asks the gate first. Egress looks at the disk, whatever the endpoint does: what waits to
-        be sent must be known most of all while nothing can be sent.
+        be sent must be known most of all while nothing can be sent. Two at once follow each other.
         """
+        async with self._sweeping:
+            await self._look_at_everything()
+
+    async def _look_at_everything(self) -> None:
         is_egress = self.lane.is_egress
         if not is_egress and not self._admission.admits(time.monotonic()):
             return
@@ -123,17 +148,20 @@ class Patrol:
         if report.blocked and (self.report is None or not self.report.blocked):
             log.error("target stands still", target=self.lane.target.id, reason=report.blocked, fix=report.fix)
         self.error, self.report, self.swept_ts = None, report, time.time()
+        self.watcher.swept(report.directories)
         self._metrics.sweeps.labels(*labels).inc()
         self._metrics.sweep_seconds.labels(str(self.lane.target.direction)).observe(report.busy_s)
 
     async def _found(self, hints: list[Hint]) -> None:
         """Hints of a sweep. Those that no event announced are counted: the running proof of the watcher."""
-        missed = 0
+        missed = []
         for hint in hints:
             is_announced = hint.relpath is not None and self._debounce.knows(hint.relpath)
-            missed += self._intake.put(self.lane, hint) and not is_announced
+            if self._intake.put(self.lane, hint) and not is_announced:
+                missed.append(hint.relpath or "")
         if self.watcher.health.is_armed and self.report is not None:
-            self._metrics.sweep_found.labels(*who(self.lane.target)).inc(missed)
+            self._metrics.sweep_found.labels(*who(self.lane.target)).inc(len(missed))
+            self.watcher.promote(missed)
         await self._intake.wait_until(at_most=_FULL_JOBS)
 
     def _take(self, hint: Hint) -> None:
@@ -160,9 +188,18 @@ class Patrol:
             self._is_sweep_wanted.clear()
             began_s = time.monotonic()
             await self.sweep()
-            # A little less than the interval, at random, so that a fleet's polls do not fall into step.
-            pause_s = self._rhythm.sweep_interval_s * random.uniform(0.9, 1.0) - (time.monotonic() - began_s)  # noqa: S311
+            await self._pause(began_s)
+
+    async def _pause(self, began_s: float) -> None:
+        """Until the next sweep is due, or a doubt asks for one. A flood of doubts costs half a core at most."""
+        busy_s = self.report.busy_s if self.report else 0.0
+        soonest_s = max(began_s + _SOONEST_S, time.monotonic() + busy_s)
+        # A little less than the interval, at random, so that a fleet's polls do not fall into step.
+        part = random.uniform(0.9, 1.0)  # noqa: S311
+        while (pause_s := max(began_s + self.interval_s * part, soonest_s) - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(pause_s, _SOONEST_S)):
+                # A long pause is looked at again in between: the events that allow it may have ceased.
+                async with asyncio.timeout(min(pause_s, self._rhythm.sweep_interval_s * part)):
                     await self._is_sweep_wanted.wait()
-                    await asyncio.sleep(max(0.0, began_s + _SOONEST_S - time.monotonic()))
+                    await asyncio.sleep(soonest_s - time.monotonic())
+                    return

@@ -19,6 +19,9 @@ class Report:
     """What one sweep saw. `blocked` is '' or why the target stands still, with `fix` as the safe next step."""
 
     busy_s: float = 0.0
+    """Time in which the sweep worked; what it waited for others is not in it."""
+    cpu_s: float = 0.0
+    """CPU time of its thread meanwhile; told by egress sweeps."""
     files: int = 0
     directories: int = 0
     skipped: dict[str, str] = field(default_factory=dict)

@@ -1,46 +1,31 @@
 """The watcher of one target: runs a source of events and guards what the source cannot tell.
 
-Guards: a root that is missing, replaced or mounted over (its identity is compared twice a second), a source that ends
-or fails (restarted with a growing pause). Whenever events may have been missed, one hint for the whole target is
-emitted, which makes a sweep. Decides nothing, moves nothing; without any source the sweep alone finds every change.
+Guards: a root that is missing, replaced or mounted over (`detect.guard`), a source that ends or fails (restarted with a
+growing pause) or goes deaf without a word (`detect.canary`), a file system of which others than this machine change the
+content. Whenever events may have been missed, one hint for the whole target is emitted, which makes a sweep. Decides
+nothing, moves nothing; without any source the sweep alone finds every change.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import errno
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from typing import Any, Literal
 
+from replicator.detect.canary import Canary
+from replicator.detect.guard import Identity, RootGuard
+from replicator.detect.source import Health, Source
 from replicator.model import Hint
 from replicator.observe import logs
+from replicator.stores import inotify, kernel
+from replicator.stores.files.canary import CanaryFile
 from replicator.stores.files.export import Export
 
 log = logs.get("watcher")
 
-_IDENTITY_INTERVAL_S = 0.5
 _MAX_PAUSE_S = 30.0
 """Longest pause between attempts to arm a source; the sweep covers the time between."""
 
-Kind = Literal["auto", "watchfiles", "off"]
-
-
-class Source(Protocol):
-    """One way to learn of changes beneath a directory."""
-
-    name: str
-
-    async def run(self, emit: Callable[[Iterable[str]], None], armed: Callable[[], None]) -> None:
-        """Emit batches of relpaths until cancelled; `armed` is called once when watching has begun."""
-        ...
-
-
-@dataclass(slots=True)
-class Health:
-    """Whether events are being delivered; `degraded` is '' or one sentence saying what is wrong."""
-
-    source: str
-    is_armed: bool = False
-    degraded: str = ""
-    restarts: int = 0
+Kind = Literal["auto", "inotify", "watchfiles", "off"]
 
 
 class Watcher:
@@ -54,76 +39,138 @@ class Watcher:
         subdir: str,
         emit: Callable[[Hint], None],
         on_restart: Callable[[str], None],
+        on_overflow: Callable[[], None] = lambda: None,
     ) -> None:
-        self._kind = kind
-        self._root = root
-        self._subdir = subdir
+        self._path = f"{root}/{subdir}" if subdir else root
         self._export = Export(root, subdir)
+        self._canary_file = CanaryFile(root, subdir)
         self._emit = emit
         self._on_restart = on_restart
-        self.health = Health(source="off" if kind == "off" else "watchfiles")
+        self._on_overflow = on_overflow
+        self._source: Source | None = None
+        self._canary: Canary | None = None
+        if kind == "auto":
+            kind = "inotify" if inotify.is_available() else "watchfiles"
+        self.health = Health(source=kind)
 
     async def run(self) -> None:
         """Watch until cancelled. Never raises for a fault of the file system or of the source."""
-        if self._kind == "off":
+        if self.health.source == "off":
             return
+        loop = asyncio.get_running_loop()
         pause_s = 0.1
-        while True:
-            identity = await asyncio.to_thread(self._export.identity)
-            if identity is None:
-                self.health.degraded = "the directory does not exist (yet)"
-                await asyncio.sleep(_IDENTITY_INTERVAL_S)
-                continue
-            loop = asyncio.get_running_loop()
-            began_s = loop.time()
-            cause = await self._watch_while(identity)
-            self.health.is_armed = False
-            self.health.restarts += 1
-            self._on_restart(cause)
-            self._emit(Hint(None))
-            pause_s = 0.1 if loop.time() - began_s > _MAX_PAUSE_S else min(pause_s * 2, _MAX_PAUSE_S)
-            if cause == "replaced":
-                pause_s = 0.1
-            await asyncio.sleep(pause_s)
-
-    async def _watch_while(self, identity: tuple[int, int]) -> str:
-        """Run the source until the directory is another one or the source stops; the cause in one word."""
-        guard = asyncio.create_task(self._guard(identity), name=f"watch-guard {self._root}/{self._subdir}")
-        source = asyncio.create_task(self._source().run(self._emit_all, self._armed), name=f"watch {self._root}")
         try:
-            await asyncio.wait({guard, source}, return_when=asyncio.FIRST_COMPLETED)
-            if guard.done():
-                self.health.degraded = "the directory was replaced; watching it again"
+            with RootGuard(self._export) as guard:
+                while True:
+                    identity = await guard.identity()
+                    if identity is None:
+                        self.health.faults.clear()
+                        self.health.note("root", "the directory does not exist (yet)")
+                        await guard.appears()
+                        continue
+                    began_s = loop.time()
+                    cause = await self._watch_while(guard, identity)
+                    self.health.restarts += 1
+                    self._on_restart(cause)
+                    self._emit(Hint(None))
+                    is_fresh = cause == "replaced" or loop.time() - began_s > _MAX_PAUSE_S
+                    pause_s = 0.1 if is_fresh else min(pause_s * 2, _MAX_PAUSE_S)
+                    await asyncio.sleep(pause_s)
+        finally:
+            self._canary_file.remove()
+
+    def swept(self, directories: int) -> None:
+        """A sweep met this many directories: the watches are compared with it."""
+        if self._source is not None and self.health.is_armed:
+            self._source.recheck(directories)
+
+    def promote(self, relpaths: Collection[str]) -> None:
+        """A sweep found changes of these files that no event announced: where watches are short, they move there."""
+        if self._source is not None and relpaths:
+            self._source.promote({relpath.rpartition("/")[0] for relpath in relpaths})
+
+    async def _watch_while(self, guard: RootGuard, identity: Identity) -> str:
+        """Run the source until the directory is another one, or the source stops or is deaf; the cause in a word."""
+        source = self._source = self._make_source()
+        canary = self._canary = Canary(self._canary_file)
+        kind = await asyncio.to_thread(kernel.file_system, identity[0])
+        self.health.note("file system", _blindness(kind))
+        running = _task("watch", source.run(self), self._path)
+        leaving = _task("watch-guard", guard.leaves(identity), self._path)
+        silence = _task("watch-canary", canary.falls_silent(), self._path)
+        tasks = (running, leaving, silence)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            error = running.exception() if running.done() else None
+            if leaving.done() or (running.done() and not error and await guard.identity() != identity):
+                self.health.note("source", "the directory was replaced; watching it again")
                 return "replaced"
-            error = source.exception()
-            self.health.degraded = _sentence(error)
-            log.warning("watch source stopped", path=f"{self._root}/{self._subdir}", error=self.health.degraded)
+            if silence.done() and not running.done():
+                self.health.note("canary", "events do not arrive; the source is started anew, sweeps find changes")
+                log.warning("watch source is deaf", path=self._path, source=self.health.source)
+                return "silent"
+            fault = _sentence(error)
+            self.health.note("source", fault)
+            log.warning("watch source stopped", path=self._path, error=fault)
             return "failed" if error else "ended"
         finally:
-            guard.cancel()
-            source.cancel()
-            await asyncio.gather(guard, source, return_exceptions=True)
+            self.health.is_armed = self.health.is_proven = False
+            self._source = self._canary = None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _guard(self, identity: tuple[int, int]) -> None:
-        # Polled, for no event tells that another directory took the name or was mounted over it.
-        while await asyncio.to_thread(self._export.identity) == identity:  # noqa: ASYNC110
-            await asyncio.sleep(_IDENTITY_INTERVAL_S)
+    def _make_source(self) -> Source:
+        # Imported when used: a process with events switched off does not pay for them, nor for the other source.
+        if self.health.source == "inotify":
+            from replicator.detect.inotify import InotifySource  # noqa: PLC0415
 
-    def _source(self) -> Source:
-        # Imported when used: a process with events switched off does not pay for it.
+            return InotifySource(self._export, self._canary_file, self.health)
         from replicator.detect.watchfiles import WatchfilesSource  # noqa: PLC0415
 
-        return WatchfilesSource(self._root, self._subdir)
+        return WatchfilesSource(self._export, self._canary_file, self.health)
 
-    def _armed(self) -> None:
+    # What the source tells: `detect.source.Listener`.
+
+    def armed(self, *, can_hear: bool) -> None:
+        """Watches stand; where the canary has none, its silence proves nothing."""
         self.health.is_armed = True
-        self.health.degraded = ""
+        self.health.note("root", "")
+        self.health.note("source", "")
+        if self._canary is not None and can_hear:
+            self._canary.begin()
         # What changed before the watches stood was announced by nobody.
         self._emit(Hint(None))
 
-    def _emit_all(self, relpaths: Iterable[str]) -> None:
+    def changed(self, relpaths: Iterable[str]) -> None:
+        """Something may have happened to these files."""
         for relpath in relpaths:
             self._emit(Hint(relpath))
+
+    def lost(self) -> None:
+        """Something may have happened anywhere."""
+        self._emit(Hint(None))
+
+    def overflowed(self) -> None:
+        """The kernel threw events away."""
+        self._on_overflow()
+
+    def heard(self) -> None:
+        """The canary's event came back."""
+        self.health.is_proven = True
+        self.health.note("canary", "")
+        if self._canary is not None:
+            self._canary.heard()
+
+
+def _task(word: str, work: Coroutine[Any, Any, None], path: str) -> asyncio.Task[None]:
+    return asyncio.create_task(work, name=f"{word} {path}")
+
+
+def _blindness(file_system: str) -> str:
+    if not kernel.is_remote(file_system):
+        return ""
+    return f"on {file_system} no event tells of what other machines change; sweeps find changes"
 
 
 def _sentence(error: BaseException | None) -> str:
@@ -131,6 +178,9 @@ def _sentence(error: BaseException | None) -> str:
         error = error.exceptions[0]
     if error is None:
         return "the event source ended; the sweep finds changes until it is back"
-    if isinstance(error, OSError) and "limit" in str(error):
-        return "the kernel's watch limit is reached, the sweep covers meanwhile; raise fs.inotify.max_user_watches"
+    if isinstance(error, inotify.OutOfWatches) or (isinstance(error, OSError) and "limit" in str(error)):
+        name, limit = kernel.tightest_watch_limit()
+        return f"the kernel's watch limit is reached, the sweep covers meanwhile; raise {name} (now {limit})"
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return "the kernel has no further event queue, sweeps find changes; raise fs.inotify.max_user_instances"
     return f"the event source failed ({type(error).__name__}); the sweep finds changes until it is back"

@@ -7,11 +7,13 @@ Its own filter is switched off: it would drop names such as `.git/` or `*~` with
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Collection
 
 from watchfiles import Change, awatch
 
+from replicator.detect.source import Health, Listener
 from replicator.model import OWN_DIR
+from replicator.stores.files.canary import CanaryFile
 from replicator.stores.files.export import Export
 
 _STEP_MS = 20
@@ -22,39 +24,47 @@ _RESCAN_S = 0.5
 
 
 class WatchfilesSource:
-    """Events of one directory tree, emitted as batches of relpaths until it is cancelled or can no longer watch."""
+    """Events of one directory tree, until it is cancelled, the directory is gone, or it can no longer watch."""
 
-    name = "watchfiles"
+    def __init__(self, export: Export, canary: CanaryFile, health: Health) -> None:
+        self._export = export
+        self._canary = canary
+        self._health = health
+        self._path = f"{export.root}/{export.subdir}" if export.subdir else export.root
 
-    def __init__(self, root: str, subdir: str) -> None:
-        self._root = root
-        self._subdir = subdir
-        self._path = f"{root}/{subdir}" if subdir else root
-
-    async def run(self, emit: Callable[[Iterable[str]], None], armed: Callable[[], None]) -> None:
-        """Call `armed` once watches stand, then `emit` per batch. Returns when the source ended by itself.
-
-        Raises OSError when a watch cannot be had, and whatever watchfiles raises when it broke.
-        """
+    async def run(self, listener: Listener) -> None:
+        """As `detect.source.Source`. Raises OSError when a watch cannot be had, and whatever watchfiles raises."""
         async with asyncio.TaskGroup() as rescans:
-            async for batch in self._batches(armed):
-                changes = {self._relpath(path): change for change, path in batch}
-                found = [path for path in changes if path and not self._is_own(path)]
-                if not found:
-                    continue
-                emit(found)
-                added = [path for path in found if changes[path] is Change.added]
+            async for batch in self._batches(listener, await asyncio.to_thread(self._canary.stir)):
+                if any(path == self._canary.path for _, path in batch):
+                    listener.heard()
+                # A set: a path that was removed and made again is in it twice, in no order.
+                changes = {(change, self._relpath(path)) for change, path in batch if self._is_ours(path)}
+                if (Change.deleted, "") in changes:
+                    return
+                listener.changed({path for _, path in changes if path})
+                added = [path for change, path in changes if path and change is Change.added]
                 if added and (directories := await asyncio.to_thread(self._directories, added)):
-                    emit(await asyncio.to_thread(self._contents, directories))
-                    rescans.create_task(self._rescan(directories, emit), name="watchfiles-rescan")
+                    listener.changed(await asyncio.to_thread(self._contents, directories))
+                    rescans.create_task(self._rescan(directories, listener), name="watchfiles-rescan")
 
-    async def _batches(self, armed: Callable[[], None]) -> AsyncIterator[set[tuple[Change, str]]]:
-        events = awatch(self._path, watch_filter=None, debounce=_STEP_MS, step=_STEP_MS, ignore_permission_denied=False)
+    def promote(self, relpaths: Collection[str]) -> None:
+        """Nothing to do: the library watches all that it can."""
+
+    def recheck(self, directories: int) -> None:
+        """The library does not say how many it watches: all, as far as is known."""
+        self._health.watches = self._health.needed = directories
+
+    async def _batches(self, listener: Listener, has_canary: bool) -> AsyncIterator[set[tuple[Change, str]]]:  # noqa: FBT001
+        beside = [self._canary.directory] if has_canary and self._export.subdir else []
+        events = awatch(
+            self._path, *beside, watch_filter=None, debounce=_STEP_MS, step=_STEP_MS, ignore_permission_denied=False
+        )
         batch = asyncio.ensure_future(anext(events))
         # awatch arms its watches before its first await, so they stand once the task has run one step.
         await asyncio.sleep(0)
         if not batch.done():
-            armed()
+            listener.armed(can_hear=has_canary)
         try:
             while True:
                 yield await batch
@@ -66,9 +76,9 @@ class WatchfilesSource:
             await asyncio.gather(batch, return_exceptions=True)
             await events.aclose()
 
-    async def _rescan(self, directories: list[str], emit: Callable[[Iterable[str]], None]) -> None:
+    async def _rescan(self, directories: list[str], listener: Listener) -> None:
         await asyncio.sleep(_RESCAN_S)
-        emit(await asyncio.to_thread(self._contents, directories))
+        listener.changed(await asyncio.to_thread(self._contents, directories))
 
     def _directories(self, added: list[str]) -> list[str]:
         return [path for path in added if self._beneath(path).identity() is not None]
@@ -83,10 +93,11 @@ class WatchfilesSource:
         ]
 
     def _beneath(self, directory: str) -> Export:
-        return Export(self._root, f"{self._subdir}/{directory}" if self._subdir else directory)
+        return Export(self._export.root, f"{self._export.subdir}/{directory}" if self._export.subdir else directory)
 
     def _relpath(self, path: str) -> str:
         return path[len(self._path) :].strip("/")
 
-    def _is_own(self, relpath: str) -> bool:
-        return not self._subdir and relpath.partition("/")[0] == OWN_DIR
+    def _is_ours(self, path: str) -> bool:
+        is_beneath = path == self._path or path.startswith(f"{self._path}/")
+        return is_beneath and (bool(self._export.subdir) or self._relpath(path).partition("/")[0] != OWN_DIR)
