@@ -1,78 +1,103 @@
-"""The HTTP door: /metrics, /healthz, /readyz, /status and a page with the verdict. Read-only.
+"""The HTTP door: where it listens, on whose thread its answers are made, and how a running replicator is asked.
 
-Never: a debug handler, a file, a script, an access log. The health check answers for this process alone: a remote
-fault never fails it, or an orchestrator would restart a replicator that only has to wait.
-Source: Kubernetes' liveness and readiness probes; OWASP's list of HTTP security headers.
+What is answered is computed on the event loop, whose state it shows; threads of `listener` only read and write. So a
+loop that is stuck is told as such to whoever asks for health. Never: a second way in, a proxy, a redirect.
+Source: getaddrinfo(3); Kubernetes' liveness probes.
 """
 
-import html
+import asyncio
+import contextlib
+import errno
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-import aiohttp
-from aiohttp import web
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from replicator.errors import ConfigError, Unavailable
-from replicator.observe import words
+from replicator.observe.listener import BACKLOG, Listener
 from replicator.observe.metrics import Metrics
-from replicator.observe.status import Snapshot, from_json, to_json, verdict
+from replicator.observe.pages import Inbox, Pages
+from replicator.observe.request import Answer, Refused
+from replicator.observe.status import Snapshot, from_json
 
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "Server": "replicator",
-    "X-Content-Type-Options": "nosniff",
-}
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>replicator</title></head><body>
-<h1>replicator {version}</h1>
-<p><strong>{verdict}</strong></p>
-<ul>{links}</ul>
-</body></html>
-"""
+_LOOP_TIMEOUT_S = 5.0
+"""The event loop answers within milliseconds; a probe should hear that it does not before it gives up."""
 _FETCH_TIMEOUT_S = 5.0
-_SHUTDOWN_TIMEOUT_S = 1.0
-"""Requests are answered within milliseconds; a client that reads slowly must not hold up the end."""
+_STATUS_BYTES = 64 * 2**20
 _HIGHEST_PORT = 65535
+_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 class Server:
     """A running server; `serve` makes it."""
 
-    def __init__(self, runner: web.AppRunner) -> None:
-        self._runner = runner
-        host, port = runner.addresses[0][:2]
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    def __init__(self, listener: Listener, address: str) -> None:
+        self._listener = listener
+        self.address = address
         """host:port as bound: the real port where 0 was asked for."""
 
     async def close(self) -> None:
-        """Stop listening and cut what is still open."""
-        await self._runner.cleanup()
+        """Stop listening and cut what is still open, within a second."""
+        await asyncio.to_thread(self._listener.close)  # the loop goes on: some may wait for its answer
 
 
 async def serve(
-    listen: str, *, snapshot: Callable[[], Snapshot], metrics: Metrics, complaints: Callable[[], Sequence[str]]
+    listen: str,
+    *,
+    snapshot: Callable[[], Snapshot],
+    metrics: Metrics,
+    complaints: Callable[[], Sequence[str]],
+    inbox: Inbox | None = None,
 ) -> Server:
     """Answer at `listen` (host:port) until closed. `complaints` says what in this process is not alive.
 
+    The three are called on this event loop only. Without `inbox` there is no /notify.
     Raises ConfigError when `listen` is malformed or cannot be bound.
     """
     host, port = _split(listen)
-    app = web.Application()
-    app.on_response_prepare.append(_set_headers)
-    app.add_routes(_routes(snapshot, metrics, complaints))
-    runner = web.AppRunner(
-        app, access_log=None, handle_signals=False, keepalive_timeout=15, shutdown_timeout=_SHUTDOWN_TIMEOUT_S
-    )
-    await runner.setup()
+    loop = asyncio.get_running_loop()
+
+    def ask(deed: Callable[[], Answer]) -> Answer:
+        async def answer() -> Answer:
+            return deed()
+
+        asked = asyncio.run_coroutine_threadsafe(answer(), loop)
+        try:
+            return asked.result(_LOOP_TIMEOUT_S)
+        except TimeoutError:
+            asked.cancel()
+            raise Refused(503, f"the event loop has not answered for {_LOOP_TIMEOUT_S:g} s") from None
+
     try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as exc:
-        await runner.cleanup()
-        raise _listen_error(f"cannot listen on {listen!r} ({exc.strerror or type(exc).__name__})") from exc
-    return Server(runner)
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        sockets = _bind([(family, address) for family, _, _, _, address in found])
+    except (OSError, UnicodeError) as exc:
+        problem = getattr(exc, "strerror", None) or type(exc).__name__
+        raise _listen_error(f"cannot listen on {listen!r}: {problem}") from exc
+    pages = Pages(ask=ask, snapshot=snapshot, metrics=metrics, complaints=complaints, inbox=inbox)
+    bound_host, bound_port = sockets[0].getsockname()[:2]
+    address = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
+    return Server(Listener(sockets, pages.respond), address)
+
+
+def _bind(addresses: Sequence[tuple[socket.AddressFamily, tuple[Any, ...]]]) -> list[socket.socket]:
+    """A socket for each address of a name, but for those that this machine does not have. Raises OSError."""
+    with contextlib.ExitStack() as undo:
+        sockets: list[socket.socket] = []
+        absent: OSError | None = None
+        for family, address in addresses:
+            try:
+                bound = socket.create_server(address, family=family, backlog=BACKLOG)
+            except OSError as exc:
+                if exc.errno not in _NOT_HERE:
+                    raise
+                absent = exc
+            else:
+                sockets.append(undo.enter_context(bound))
+        if absent and not sockets:
+            raise absent
+        undo.pop_all()
+        return sockets
 
 
 def _split(listen: str) -> tuple[str, int]:
@@ -91,61 +116,34 @@ def _listen_error(problem: str) -> ConfigError:
     return ConfigError(where="http_listen", problem=problem, fix=fix)
 
 
-async def _set_headers(_request: web.BaseRequest, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)
-
-
-def _routes(
-    snapshot: Callable[[], Snapshot], metrics: Metrics, complaints: Callable[[], Sequence[str]]
-) -> Iterable[web.RouteDef]:
-    async def show_metrics(_request: web.Request) -> web.Response:
-        metrics.publish(snapshot())
-        return web.Response(body=metrics.render(), headers={"Content-Type": metrics.content_type})
-
-    async def show_health(_request: web.Request) -> web.Response:
-        return _answer("alive", complaints())
-
-    async def show_readiness(_request: web.Request) -> web.Response:
-        now = snapshot()
-        return _answer("ready", () if now.is_ready else now.not_ready or ("not ready",))
-
-    async def show_status(_request: web.Request) -> web.Response:
-        return web.json_response(to_json(snapshot()))
-
-    pages: dict[str, Callable[[web.Request], Awaitable[web.Response]]] = {
-        "/status": show_status,
-        "/readyz": show_readiness,
-        "/healthz": show_health,
-        "/metrics": show_metrics,
-    }
-
-    async def show_page(_request: web.Request) -> web.Response:
-        now = snapshot()
-        links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in pages)
-        page = _PAGE.format(version=html.escape(now.version), verdict=html.escape(verdict(now)), links=links)
-        return web.Response(text=page, content_type="text/html")
-
-    return [web.get("/", show_page), *(web.get(path, handler) for path, handler in pages.items())]
-
-
-def _answer(good: str, problems: Sequence[str]) -> web.Response:
-    lines = [words.escape(problem) for problem in problems] or [good]
-    return web.Response(text="\n".join(lines) + "\n", status=503 if problems else 200)
-
-
 async def fetch_status(listen: str) -> Snapshot:
     """Ask the replicator that serves at `listen` for its status. Raises Unavailable, or ConfigError for `listen`."""
-    _split(listen)
+    host, port = _split(listen)
     url = f"http://{listen}/status"
     try:
-        timeout = aiohttp.ClientTimeout(total=_FETCH_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, allow_redirects=False) as reply:
-            reply.raise_for_status()
-            return from_json(json.loads(await reply.read()))
-    except (aiohttp.ClientError, OSError) as exc:  # a timeout is an OSError
+        async with asyncio.timeout(_FETCH_TIMEOUT_S):
+            return from_json(json.loads(await _get(host, port, b"/status")))
+    except (OSError, UnicodeError) as exc:  # a timeout is an OSError; a name may not be one
         raise _no_status(url, "gave no answer") from exc
     except ValueError as exc:
         raise _no_status(url, "answered something else than a status of this version") from exc
+
+
+async def _get(host: str, port: int, path: bytes) -> bytes:
+    """The body of a 200, from exactly this address. Raises OSError, ValueError for anything else than a 200."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        # HTTP/1.0: the body is not in chunks, and ends with the connection.
+        writer.write(b"GET %s HTTP/1.0\r\n\r\n" % path)
+        await reader.readexactly(_STATUS_BYTES)
+    except asyncio.IncompleteReadError as whole:
+        head, _, body = whole.partial.partition(b"\r\n\r\n")
+        if head.split(b" ")[1:2] != [b"200"]:
+            raise ValueError("not a 200") from None
+        return body
+    finally:
+        writer.transport.abort()  # nothing of ours is left to send
+    raise ValueError("too much")
 
 
 def _no_status(url: str, problem: str) -> Unavailable:

@@ -5,6 +5,7 @@ Never here: what is worth a line (the rooms know), file rotation, a second way t
 itself; its value is masked too (`hide`), because other libraries' messages pass through here.
 """
 
+import functools
 import json
 import logging
 import math
@@ -44,6 +45,7 @@ FIELDS: Mapping[str, str] = {
     "pending_bytes": "bytes not in step",
     "pending_files": "files not in step",
     "pid": "process id",
+    "published": "id of a generation, as its directory is called",
     "reason": "closed-set word: why",
     "relpath": "path inside the target",
     "rows": "rows of the journal",
@@ -107,8 +109,11 @@ class Log:
     def _log(self, level: int, phrase: str, fields: Mapping[str, object]) -> None:
         if self._logger.isEnabledFor(level):
             exc = fields.get("error")
-            exc_info = exc if isinstance(exc, BaseException) else None
-            self._logger.log(level, "%s", phrase, exc_info=exc_info, extra={"fields": fields})
+            exc_info = (type(exc), exc, exc.__traceback__) if isinstance(exc, BaseException) else None
+            # Made by hand: `Logger.log` would walk the stack for a line number that nobody is shown.
+            record = logging.LogRecord(self._logger.name, level, "", 0, phrase, None, exc_info)
+            record.fields = fields
+            self._logger.handle(record)
 
 
 def configure(*, level: str, format: str, stream: TextIO | None = None) -> None:  # noqa: A002 -- the setting's word
@@ -128,6 +133,8 @@ def configure(*, level: str, format: str, stream: TextIO | None = None) -> None:
     )
     handler.setLevel(threshold)
     handler.addFilter(_is_welcome)
+    # What no line shows need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
@@ -168,6 +175,11 @@ def _plain(value: object) -> str | int | float | bool | None:
     return _masked(str(value))
 
 
+@functools.lru_cache(maxsize=1)
+def _utc(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 class _Lines(logging.Formatter):
     """What both forms share: the fields of a record, whoever wrote it."""
 
@@ -193,7 +205,7 @@ class _JsonLines(_Lines):
         """One JSON object: time, level, room, message, then the fields. ASCII only, strings escaped."""
         milliseconds = f"{int(record.msecs):03d}"
         line: dict[str, Any] = {
-            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{milliseconds}Z",
+            "time": f"{_utc(int(record.created))}.{milliseconds}Z",
             "level": record.levelname.lower(),
             "room": _room_of(record),
             "message": _masked(record.getMessage()),

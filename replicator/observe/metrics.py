@@ -41,6 +41,7 @@ class Metric:
 
 WHO = ("workload", "direction", "target")
 OUTCOMES = ("copied", "adopted", "forgotten", "freed", "conflict", "failed")
+NOTICES = ("hinted", "ignored", "flooded", "refused")
 STAGES = ("detect", "queue", "transfer", "total")
 BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """1 ms (an event on an idle system) to 10 min (a large file on a slow link); 15 s is the sweep's promise."""
@@ -65,8 +66,12 @@ TABLE: Mapping[str, Metric] = {
     ),
     "sweeps": Metric("replicator_sweeps_total", _C, WHO, "Complete comparisons of a target."),
     "sweep_seconds": Metric("replicator_sweep_seconds", _H, ("direction",), "Time of one comparison."),
+    "sweep_interval": Metric("replicator_sweep_interval_seconds", _G, WHO, "Time between sweeps in force."),
     "sweep_found": Metric(
         "replicator_sweep_found_total", _C, WHO, "Changes that a sweep found and no event had announced."
+    ),
+    "notifications": Metric(
+        "replicator_notifications_total", _C, ("outcome",), "Changes that notifications told; refused counts requests."
     ),
     "watcher_restarts": Metric(
         "replicator_watcher_restarts_total", _C, (*WHO, "cause"), "Watchers that had to be set up anew."
@@ -79,6 +84,9 @@ TABLE: Mapping[str, Metric] = {
     "last_success_timestamp_seconds": Metric(
         "replicator_last_success_timestamp_seconds", _G, WHO, "When a file was last moved or confirmed; none before."
     ),
+    "generation_timestamp_seconds": Metric(
+        "replicator_generation_timestamp_seconds", _G, WHO, "When the ingress generation in force was published."
+    ),
     "failing_files": Metric("replicator_failing_files", _G, (*WHO, "reason"), "Files whose last attempt failed."),
     "skipped_files": Metric("replicator_skipped_files", _G, (*WHO, "reason"), "Files that a rule leaves out."),
     "blocked_bytes": Metric("replicator_blocked_bytes", _G, WHO, "Pending bytes that do not fit on the device."),
@@ -88,6 +96,10 @@ TABLE: Mapping[str, Metric] = {
     "journal_rows": Metric("replicator_journal_rows", _G, WHO, "Files that both sides are known to hold."),
     "journal_bytes": Metric("replicator_journal_bytes", _G, WHO, "Bytes of those files."),
     "watcher_watches": Metric("replicator_watcher_watches", _G, WHO, "Directories under watch."),
+    "watcher_needed": Metric("replicator_watcher_needed", _G, WHO, "Directories that there are to watch."),
+    "watcher_overflows": Metric(
+        "replicator_watcher_overflows_total", _C, WHO, "Times the kernel threw events away; all was looked at then."
+    ),
     "watcher_degraded": Metric(
         "replicator_watcher_degraded", _G, WHO, "1 while events are incomplete and the sweep alone finds changes."
     ),
@@ -156,12 +168,15 @@ class Metrics:
     s3_request_seconds: Histogram
     sweeps: Counter
     sweep_seconds: Histogram
+    sweep_interval: Gauge
     sweep_found: Counter
+    notifications: Counter
     watcher_restarts: Counter
     pending_files: Gauge
     pending_bytes: Gauge
     oldest_pending_seconds: Gauge
     last_success_timestamp_seconds: Gauge
+    generation_timestamp_seconds: Gauge
     failing_files: Gauge
     skipped_files: Gauge
     blocked_bytes: Gauge
@@ -169,6 +184,8 @@ class Metrics:
     journal_rows: Gauge
     journal_bytes: Gauge
     watcher_watches: Gauge
+    watcher_needed: Gauge
+    watcher_overflows: Counter
     watcher_degraded: Gauge
     free_bytes: Gauge
     transfers_in_flight: Gauge
@@ -195,6 +212,8 @@ class Metrics:
         self._request_series: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         for attribute, metric in TABLE.items():
             setattr(self, attribute, self._declare(metric))
+        for outcome in NOTICES:  # `increase()` does not see a series that begins at 1
+            self.notifications.labels(outcome)
 
     def _declare(self, metric: Metric) -> Counter | Gauge | Histogram:
         if metric.kind is Kind.HISTOGRAM:
@@ -239,12 +258,10 @@ class Metrics:
 
     def _publish_target(self, view: TargetView) -> None:
         labels = who(view)
-        self.pending_files.labels(*labels).set(view.pending_files)
-        self.pending_bytes.labels(*labels).set(view.pending_bytes)
+        for name in ("pending_files", "pending_bytes", "blocked_bytes", "journal_rows", "journal_bytes"):
+            getattr(self, name).labels(*labels).set(getattr(view, name))
         self.oldest_pending_seconds.labels(*labels).set(view.oldest_pending_s)
-        self.blocked_bytes.labels(*labels).set(view.blocked_bytes)
-        self.journal_rows.labels(*labels).set(view.journal_rows)
-        self.journal_bytes.labels(*labels).set(view.journal_bytes)
+        self.sweep_interval.labels(*labels).set(view.sweep_interval_s)
         for state in State:
             self.target_state.labels(*labels, state.value).set(view.state is state)
         # Two strange words may share `other`, hence inc; all were cleared before.
@@ -254,8 +271,11 @@ class Metrics:
             self.skipped_files.labels(*labels, word(reason)).inc(number)
         if view.last_success_ts is not None:
             self.last_success_timestamp_seconds.labels(*labels).set(view.last_success_ts)
+        if view.generation and view.generation.since_ts:
+            self.generation_timestamp_seconds.labels(*labels).set(view.generation.since_ts)
         if view.watcher is not None:
             self.watcher_watches.labels(*labels).set(view.watcher.watches)
+            self.watcher_needed.labels(*labels).set(view.watcher.needed)
             self.watcher_degraded.labels(*labels).set(bool(view.watcher.degraded))
         if view.free_bytes is not None:
             self.free_bytes.labels(labels[0]).set(view.free_bytes)
@@ -265,7 +285,7 @@ class Metrics:
         labels = who(view)
         for outcome in OUTCOMES:
             self.files.labels(*labels, outcome)
-        for counter in (self.bytes, self.sweeps, self.sweep_found):
+        for counter in (self.bytes, self.sweeps, self.sweep_found, self.watcher_overflows):
             counter.labels(*labels)
 
     def requested(self, operation: str, code: str, seconds: float) -> None:

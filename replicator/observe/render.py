@@ -50,7 +50,7 @@ class _StatusText:
             yield Text("")
             yield _table(snapshot, say)
         for view in snapshot.targets:
-            yield from _details(view, say)
+            yield from _details(view, snapshot.now_ts, say)
         yield Text("")
         yield from _process(snapshot, say)
 
@@ -76,9 +76,12 @@ def _ago(then_ts: float | None, now_ts: float) -> str:
     return "never" if then_ts is None else f"{words.age(now_ts - then_ts)} ago"
 
 
-def _details(view: TargetView, say: _Say) -> Iterator[Text]:
-    """What keeps one target from being in step; nothing when nothing does."""
+def _details(view: TargetView, now_ts: float, say: _Say) -> Iterator[Text]:
+    """What keeps one target from being in step, and the generation that its readers see; nothing without either."""
     lines = list(_reasons(view, say))
+    if view.generation is not None and view.generation.since_ts is not None:
+        since = words.age(now_ts - view.generation.since_ts)
+        lines.append(Text(f"  readers see generation {say(view.generation.id)}, published {since} ago"))
     if lines:
         yield Text("")
         yield Text(say(view.id), "bold")

@@ -89,7 +89,27 @@ class WatcherView:
 
     source: Text
     watches: int
+    """Directories under watch."""
     degraded: Text = ""
+    needed: int = 0
+    """Directories that there are to watch, as far as is known."""
+    is_proven: bool = False
+    """An event that we made ourselves came back of late."""
+    overflows: int = 0
+    """How often the kernel threw events away; each had everything looked at."""
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationView:
+    """What readers of an ingress target see that publishes whole generations."""
+
+    id: Text = ""
+    """The one that `current` leads to; '' before the first."""
+    since_ts: float | None = None
+    """When it came into force."""
+    waits: Text = ""
+    """What keeps a newer one from it, one sentence; '' when nothing is known to be newer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +144,14 @@ class TargetView:
     last_sweep_ts: float | None = None
     """When the last complete comparison ended; None before the first."""
     last_sweep_s: float = 0.0
+    sweep_interval_s: float = 0.0
+    """Seconds between sweeps in force; longer than set while a sweep is dear and events prove to arrive."""
     journal_rows: int = 0
     """Files that both sides are known to hold; `journal_bytes` is their total size."""
     journal_bytes: int = 0
     watcher: WatcherView | None = None
+    generation: GenerationView | None = None
+    """None for targets whose files become visible one by one."""
     """None for ingress, which has no events."""
     free_bytes: int | None = None
     """Free space where the files lie; None when it is not known."""
@@ -207,7 +231,8 @@ def _unready(view: TargetView, *, now_ts: float, max_age_s: float) -> str:
         number = words.count(view.pending_files, "pending file")
         return f"the oldest of {number} has waited for {words.age(view.oldest_pending_s)}"
     # The time is that of a sweep's end, so the next one is due only after its own duration.
-    if now_ts - view.last_sweep_ts > max_age_s + view.last_sweep_s:
+    # Three intervals, for the one in force may be longer than the bound.
+    if now_ts - view.last_sweep_ts > max(max_age_s, 3 * view.sweep_interval_s) + view.last_sweep_s:
         return f"the last sweep ended {words.age(now_ts - view.last_sweep_ts)} ago"
     return ""
 

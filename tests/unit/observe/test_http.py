@@ -1,18 +1,29 @@
 """The HTTP door over a real socket."""
 
 import asyncio
+import base64
+import contextlib
 import dataclasses
+import gzip
+import io
 import json
+import logging
 import socket
+import subprocess
+import sys
+import threading
 
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
 from replicator.errors import ConfigError, Unavailable
 from replicator.observe.http import fetch_status, serve
 from replicator.observe.metrics import Metrics
-from replicator.observe.status import MovingFile, State, from_json, verdict
+from replicator.observe.notifications import Change, Notice
+from replicator.observe.pages import Inbox
+from replicator.observe.status import MovingFile, State, from_json, to_json, verdict
 
 PATHS = ("/", "/healthz", "/metrics", "/readyz", "/status")
 
@@ -61,6 +72,30 @@ async def speak(address: str, text: bytes) -> bytes:
     return answer
 
 
+def get(address: tuple[str, int]) -> bytes:
+    """The whole answer to GET /healthz. Blocks."""
+    with socket.create_connection(address, timeout=10) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        return b"".join(iter(lambda: client.recv(1000), b""))
+
+
+@contextlib.asynccontextmanager
+async def connected(address: str):
+    """A connection for those who do not speak proper HTTP."""
+    host, port = address.rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def status_of(reader: asyncio.StreamReader) -> bytes:
+    return (await asyncio.wait_for(reader.readline(), 5)).split()[1]
+
+
 async def test_metrics_are_published_at_each_scrape(ask, world):
     """A scrape shows the moment it is made, in the text format."""
     world.snapshot = dataclasses.replace(world.snapshot, queue_jobs=42)
@@ -100,7 +135,53 @@ async def test_health_needs_no_snapshot():
     finally:
         await server.close()
 
-    assert answer.startswith(b"HTTP/1.0 200 ")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_stuck_event_loop_is_told_by_health(server, monkeypatch):
+    """A loop that does not answer is what a liveness probe is for: 503 and the reason, though nothing else works."""
+    monkeypatch.setattr("replicator.observe.http._LOOP_TIMEOUT_S", 0.1)
+    answers = []
+
+    host, port = server.address.rsplit(":", 1)
+
+    def probe():
+        answers.append(get((host, int(port))))
+
+    prober = threading.Thread(target=probe)
+    prober.start()
+    prober.join()  # on the event loop
+
+    assert answers[0].startswith(b"HTTP/1.1 503 ")
+    assert answers[0].endswith(b"\r\n\r\nthe event loop has not answered for 0.1 s\n")
+    await asyncio.to_thread(probe)
+    assert answers[1].startswith(b"HTTP/1.1 200 ")
+
+
+async def test_answers_are_made_on_the_event_loop(world):
+    """What is shown belongs to the loop: no other thread looks at it while it changes."""
+    seen = set()
+
+    def tell(what):
+        seen.add(threading.current_thread())
+        return what
+
+    server = await serve(
+        "127.0.0.1:0",
+        snapshot=lambda: tell(world.snapshot),
+        metrics=Metrics(),
+        complaints=lambda: tell([]),
+        inbox=Inbox(SecretStr(TOKEN), tell),
+    )
+    body = json.dumps(EVENT).encode()
+    post = f"POST /notify HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    try:
+        for text in [*(f"GET {path} HTTP/1.1\r\n\r\n".encode() for path in PATHS), post + body]:
+            assert (await speak(server.address, text)).split(b" ")[1].startswith(b"20")
+    finally:
+        await server.close()
+
+    assert seen == {threading.current_thread()}
 
 
 async def test_ready(ask):
@@ -181,12 +262,23 @@ async def test_other_methods_are_refused(ask, path, method):
     assert headers["Allow"] == "GET,HEAD"
 
 
-async def test_requests_leave_no_access_log(ask, caplog):
+async def test_requests_leave_no_access_log(ask, caplog, capfd):
     """A probe every few seconds must not fill the log."""
     with caplog.at_level(0):
         await ask("/healthz")
+        await ask("/nowhere")
 
-    assert not [record for record in caplog.records if record.name.startswith("aiohttp.access")]
+    assert not [record for record in caplog.records if record.name != "asyncio"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_running_process_loads_no_library_that_it_does_not_need():
+    """A gateway's memory is for files: a second HTTP library and the drawing of tables take 12 MiB of it."""
+    code = "import sys, replicator.cli, replicator.supervisor; print({'aiohttp', 'rich'} & set(sys.modules))"
+
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert told.stdout == "set()\n"
 
 
 async def test_garbage_does_not_stop_the_server(server, ask):
@@ -207,7 +299,8 @@ async def test_close_frees_the_port_though_a_client_hangs(world):
 
     await asyncio.wait_for(server.close(), 5)
 
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    with contextlib.suppress(ConnectionResetError):  # what it gets when it was not heard at all by then
+        assert await asyncio.wait_for(reader.read(), 5) == b""
     with pytest.raises(OSError, match=r"refused|Connect"):
         await asyncio.open_connection(host, int(port))
     writer.close()
@@ -256,7 +349,8 @@ class TestListenAddress:
     @pytest.mark.parametrize(
         "listen",
         ["", "9477", ":9477", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1",
-         "::1:9477", "[::1]", "[]:1", "http://127.0.0.1:9477", "user@host:1", "a b:1", "a\nb:1", "127.0.0.1:\u0661"],
+         "::1:9477", "[::1]", "[]:1", "http://127.0.0.1:9477", "user@host:1", "a b:1", "a\nb:1", "127.0.0.1:\u0661",
+         "a..b:1"],
     )  # fmt: skip
     async def test_malformed_address_is_a_configuration_error(self, start, listen):
         """Field, problem and an example; never a guess such as all interfaces."""
@@ -283,6 +377,50 @@ class TestListenAddress:
         """An address that is not ours cannot be bound (192.0.2.0/24 is for documentation)."""
         with pytest.raises(ConfigError, match=r"192\.0\.2\.1:9477"):
             await start("192.0.2.1:9477")
+
+    @pytest.fixture
+    def resolves_to(self, monkeypatch):
+        """Let every name have these addresses."""
+
+        def pretend(*addresses):
+            async def found(*_, **__):
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+            monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+
+        return pretend
+
+    async def test_every_address_of_a_name_is_listened_on(self, start, resolves_to):
+        """Whoever asks localhost by one of its addresses is answered."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        resolves_to(("127.0.0.1", port), ("127.0.0.2", port))
+        server = await start(f"a-name:{port}")
+        try:
+            for host in ("127.0.0.1", "127.0.0.2"):
+                answer = await asyncio.to_thread(get, (host, port))
+                assert answer.startswith(b"HTTP/1.1 200 ")
+        finally:
+            await server.close()
+
+    async def test_address_that_this_machine_lacks_is_passed_over(self, start, resolves_to):
+        """A container without IPv6 may still call itself localhost in both."""
+        resolves_to(("192.0.2.1", 0), ("127.0.0.1", 0))
+        server = await start("a-name:0")
+        await server.close()
+
+        assert server.address.startswith("127.0.0.1:")
+
+    async def test_address_in_use_is_never_passed_over(self, start, resolves_to):
+        """Half a name would be somebody else's answers."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            resolves_to(("127.0.0.2", 0), taken.getsockname())
+
+            with pytest.raises(ConfigError, match="in use"):
+                await start("a-name:0")
 
 
 class TestFetchStatus:
@@ -328,6 +466,20 @@ class TestFetchStatus:
             with pytest.raises(Unavailable, match="is replicator running"):
                 await fetch_status(f"127.0.0.1:{port}")
 
+    async def test_status_with_another_code_is_none(self, world):
+        """What a gateway in between keeps for bad times is not what runs now."""
+        body = json.dumps(to_json(world.snapshot)).encode()
+
+        async def reply(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 503 No\r\n\r\n" + body)
+            writer.close()
+
+        async with await asyncio.start_server(reply, "127.0.0.1", 0) as other:
+            port = other.sockets[0].getsockname()[1]
+            with pytest.raises(Unavailable, match="something else"):
+                await fetch_status(f"127.0.0.1:{port}")
+
     async def test_redirect_is_not_followed(self, server):
         """What is asked is the address that was given, and no other that it names."""
 
@@ -352,7 +504,230 @@ class TestFetchStatus:
             with pytest.raises(Unavailable, match="gave no answer"):
                 await fetch_status(f"127.0.0.1:{silent.getsockname()[1]}")
 
+    async def test_dripping_answer_is_cut_short(self, monkeypatch):
+        """The time is for the whole answer, not from byte to byte."""
+        monkeypatch.setattr("replicator.observe.http._FETCH_TIMEOUT_S", 0.2)
+
+        has_ended = asyncio.Event()
+
+        async def drip(reader, writer):
+            with contextlib.suppress(OSError):
+                while True:
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+            writer.close()
+            has_ended.set()
+
+        async with await asyncio.start_server(drip, "127.0.0.1", 0) as other:
+            with pytest.raises(Unavailable, match="gave no answer"):
+                await fetch_status(f"127.0.0.1:{other.sockets[0].getsockname()[1]}")
+            await asyncio.wait_for(has_ended.wait(), 5)
+
+    async def test_endless_answer_has_a_bound(self, server, monkeypatch):
+        """Whoever sits at that port does not fill the memory."""
+        monkeypatch.setattr("replicator.observe.http._STATUS_BYTES", 1000)
+
+        with pytest.raises(Unavailable, match="something else"):
+            await fetch_status(server.address)
+
+    async def test_proxy_of_the_environment_is_not_asked(self, server, world, monkeypatch):
+        """The address that is asked is this machine's."""
+        monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:1")
+
+        assert await fetch_status(server.address) == world.snapshot
+
+    async def test_name_that_is_none_gives_no_answer(self):
+        """What no resolver takes is told like what no resolver knows."""
+        with pytest.raises(Unavailable, match="gave no answer"):
+            await fetch_status("a..b:1")
+
     async def test_malformed_address_is_a_configuration_error(self):
         """An empty setting means that there is no server to ask."""
         with pytest.raises(ConfigError, match="http_listen"):
             await fetch_status("")
+
+
+TOKEN = "token-of-a-test-0123"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+EVENT = {
+    "Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "in/red+flower"}}}]
+}
+
+
+def basic(text: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()}
+
+
+class TestNotifications:
+    """How event notifications are taken in, and from whom."""
+
+    @pytest.fixture
+    def taken(self):
+        return []
+
+    @pytest.fixture
+    def metrics(self):
+        return Metrics()
+
+    @pytest.fixture
+    async def listening(self, world, taken, metrics):
+        inbox = Inbox(SecretStr(TOKEN), taken.append)
+        running = await serve(
+            "127.0.0.1:0", snapshot=lambda: world.snapshot, metrics=metrics, complaints=list, inbox=inbox
+        )
+        yield running
+        await running.close()
+
+    @pytest.fixture
+    async def notify(self, listening):
+        """Posts a body; gives status, headers and text."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+
+            async def request(body, headers=BEARER, method="POST"):
+                content = json.dumps(body) if isinstance(body, dict) else body
+                url = f"http://{listening.address}/notify"
+                async with session.request(method, url, data=content, headers=headers) as reply:
+                    return reply.status, reply.headers, await reply.text()
+
+            yield request
+
+    def refused(self, metrics) -> float:
+        samples = [sample for family in metrics.notifications.collect() for sample in family.samples]
+        return sum(sample.value for sample in samples if sample.labels["outcome"] == "refused")
+
+    async def test_notification_is_handed_on(self, notify, taken, metrics):
+        """204 without a body, once it was handed on."""
+        status, headers, text = await notify(EVENT)
+
+        assert (status, text) == (204, "")
+        assert headers["Cache-Control"] == "no-store"
+        assert taken == [Notice((Change("b", "in/red flower"),))]
+        assert self.refused(metrics) == 0
+
+    @pytest.mark.parametrize("headers", [BEARER, {"Authorization": f"bearer  {TOKEN}"}, basic(f"sns:{TOKEN}")])
+    async def test_token_is_a_bearer_token_or_a_password(self, notify, taken, headers):
+        """MinIO sends the one, SNS knows only user:password@host."""
+        assert (await notify(EVENT, headers))[0] == 204
+        assert len(taken) == 1
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"Authorization": ""},
+            {"Authorization": "Bearer"},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": f"Bearer {TOKEN}x"},
+            {"Authorization": f"Bearer {TOKEN[:-1]}"},
+            {"Authorization": "Bearer \u00e9"},
+            {"Authorization": TOKEN},
+            {"Authorization": f"Digest {TOKEN}"},
+            {"Authorization": "Basic !"},
+            basic(f"{TOKEN}:"),
+            basic(TOKEN),
+            {"X-Token": TOKEN},
+        ],
+        ids=str,
+    )
+    async def test_without_the_token_nothing_is_taken(self, notify, taken, metrics, headers):
+        """401, whatever else the request says; counted, and the token is not in the answer."""
+        status, answered, text = await notify(EVENT, headers)
+
+        assert (status, answered["WWW-Authenticate"]) == (401, 'Bearer, Basic realm="replicator"')
+        assert text == "the token is missing or wrong\n"
+        assert (taken, self.refused(metrics)) == ([], 1)
+
+    async def test_body_of_a_stranger_is_not_read(self, listening):
+        """The answer is there before the first byte of the body."""
+        head = b"POST /notify HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+        async with connected(listening.address) as (reader, writer):
+            writer.write(head)
+
+            assert await status_of(reader) == b"401"
+
+    @pytest.mark.parametrize("body", [b"", b"garbage", b"\xff", b"{}", b"[" * 50_000, b'{"Records": 1}'])
+    async def test_garbage_is_refused_with_one_sentence(self, notify, taken, metrics, body):
+        """400, and the server goes on."""
+        status, _, text = await notify(body)
+
+        assert status == 400
+        assert text.startswith("the body ")
+        assert text.count("\n") == 1
+        assert (taken, self.refused(metrics)) == ([], 1)
+        assert (await notify(EVENT))[0] == 204
+
+    async def test_body_has_a_bound(self, notify, taken, metrics):
+        """Up to 1 MiB; more is 413."""
+        fits = json.dumps(EVENT).encode().ljust(2**20)
+
+        assert (await notify(io.BytesIO(fits)))[0] == 204
+        assert (await notify(io.BytesIO(fits + b" ")))[0] == 413
+        assert (len(taken), self.refused(metrics)) == (1, 1)
+
+    async def test_packed_body_is_not_unpacked(self, notify, taken):
+        """No store packs them, and a small body could become a large one."""
+        packed = gzip.compress(json.dumps(EVENT).encode())
+
+        assert (await notify(packed, BEARER | {"Content-Encoding": "gzip"}))[0] == 400
+        assert taken == []
+
+    async def test_body_that_is_cut_is_refused(self, listening, taken, metrics, monkeypatch, caplog):
+        """A sender that goes away in the middle is no fault of ours, and leaves no traceback."""
+        is_waited_for = threading.Event()
+
+        def let_in(*_):
+            is_waited_for.set()
+            return True
+
+        monkeypatch.setattr("replicator.observe.pages._is_sender", let_in)
+        async with connected(listening.address) as (_, writer):
+            writer.write(b"POST /notify HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            assert await asyncio.to_thread(is_waited_for.wait, 5)
+        async with asyncio.timeout(5):
+            while not self.refused(metrics):
+                await asyncio.sleep(0.005)
+
+        assert taken == []
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+    async def test_slow_body_is_given_up(self, listening, monkeypatch, metrics):
+        """Who has the token and sends nothing more does not hold a connection for ever."""
+        monkeypatch.setattr("replicator.observe.pages._NOTICE_TIMEOUT_S", 0.1)
+        head = f"POST /notify HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\n{{"
+        async with connected(listening.address) as (reader, writer):
+            writer.write(head.encode())
+
+            assert await status_of(reader) == b"408"
+        assert self.refused(metrics) == 1
+
+    async def test_subscription_is_logged_and_not_followed(self, notify, taken, caplog):
+        """A person reads what to open; no request of ours leaves because of a request."""
+        asked = []
+
+        async def reply(reader, writer):
+            asked.append(await reader.readline())
+            writer.close()
+
+        async with await asyncio.start_server(reply, "127.0.0.1", 0) as other:
+            url = f"https://127.0.0.1:{other.sockets[0].getsockname()[1]}/confirm"
+            with caplog.at_level(logging.WARNING):
+                status, _, _ = await notify({"Type": "SubscriptionConfirmation", "SubscribeURL": url})
+
+        assert status == 204
+        assert asked == []
+        (record,) = [record for record in caplog.records if record.name == "replicator.http"]
+        assert url in str(record.__dict__)
+        assert taken == [Notice(is_subscription=True, confirm_url=url)]
+
+    @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+    async def test_only_post_is_taken(self, notify, taken, method):
+        """405 with or without the token."""
+        status, headers, _ = await notify(b"", method=method)
+
+        assert (status, headers["Allow"]) == (405, "POST")
+        assert taken == []
+
+    async def test_switched_off_there_is_no_such_path(self, ask):
+        """Without the setting the server has no ear at all."""
+        assert (await ask("/notify", "POST"))[0] == 404

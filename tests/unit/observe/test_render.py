@@ -9,7 +9,16 @@ from rich.console import Console
 
 from replicator.model import Direction
 from replicator.observe.render import render_status
-from replicator.observe.status import FailingFile, LinkView, MovingFile, SkippedFile, State, WatcherView, verdict
+from replicator.observe.status import (
+    FailingFile,
+    GenerationView,
+    LinkView,
+    MovingFile,
+    SkippedFile,
+    State,
+    WatcherView,
+    verdict,
+)
 
 
 @pytest.fixture
@@ -63,6 +72,17 @@ def test_large_files_on_their_way_show_how_far_they_are(show, snapshot, view):
 
     assert "  moving: big.bin: 10 MiB of 40 MiB" in text
     assert "small.txt" not in text
+
+
+def test_generation_that_readers_see_is_told(show, snapshot, view):
+    """Its id and its age; a target that waits for its first has none to show."""
+    published = view("in", Direction.INGRESS, generation=GenerationView("20260101T000000Z-0", since_ts=0.0))
+    waiting = view("new", Direction.INGRESS, generation=GenerationView(waits="of 2 files 1 is not here yet"))
+
+    lines = show(snapshot(published, waiting, now_ts=60.0)).splitlines()
+
+    assert "  readers see generation 20260101T000000Z-0, published 1 min ago" in lines
+    assert sum("readers see" in line for line in lines) == 1
 
 
 def test_caps_and_data_budget_are_told_where_there_are_any(show, snapshot, view):

@@ -161,6 +161,11 @@ class TestReadiness:
         """A tree that takes a minute to walk is not called stale while it is walked."""
         assert reasons(view(last_sweep_ts=1_800_000_000.0 - 110, last_sweep_s=55)) == ()
 
+    def test_interval_in_force_is_given_to_the_next_sweep(self, reasons, view):
+        """Where sweeps come less often than the bound, three of their intervals may pass."""
+        assert reasons(view(last_sweep_ts=1_800_000_000.0 - 179, sweep_interval_s=60)) == ()
+        assert reasons(view(last_sweep_ts=1_800_000_000.0 - 181, sweep_interval_s=60)) != ()
+
     def test_draining_is_not_ready(self, reasons, view):
         """A process that stops takes no new work."""
         assert reasons(view(), is_draining=True) == ("stopping: new changes are not taken up",)

@@ -1,0 +1,151 @@
+"""What is answered at which path: metrics, health, readiness, status, a page with the verdict; event notifications.
+
+Read-only, but for /notify: it takes names that are worth a look, from whoever has the token. Never: a request of ours
+because of one of theirs, a debug handler, a file, a script. The health check answers for this process
+alone: a remote fault never fails it, or an orchestrator would restart a replicator that only has to wait.
+Source: Kubernetes' liveness and readiness probes; RFC 6750 and 7617.
+"""
+
+import base64
+import hmac
+import html
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from replicator.observe import logs, words
+from replicator.observe.metrics import Metrics
+from replicator.observe.notifications import Notice, notice_of
+from replicator.observe.request import Answer, Refused, Request
+from replicator.observe.status import Snapshot, to_json, verdict
+
+log = logs.get("http")
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>replicator</title></head><body>
+<h1>replicator {version}</h1>
+<p><strong>{verdict}</strong></p>
+<ul>{links}</ul>
+</body></html>
+"""
+_NOTICE_BYTES = 2**20
+"""A store sends some hundred bytes an event."""
+_NOTICE_TIMEOUT_S = 10.0
+_CHALLENGE = 'Bearer, Basic realm="replicator"'
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """Where event notifications go. `token` is what their senders have to show."""
+
+    token: SecretStr
+    take: Callable[[Notice], None]
+
+
+class Pages:
+    """Every path with its answer. `ask` computes one where `snapshot`, `complaints` and the inbox are at home."""
+
+    def __init__(
+        self,
+        *,
+        ask: Callable[[Callable[[], Answer]], Answer],
+        snapshot: Callable[[], Snapshot],
+        metrics: Metrics,
+        complaints: Callable[[], Sequence[str]],
+        inbox: Inbox | None,
+    ) -> None:
+        self._ask = ask
+        self._snapshot = snapshot
+        self._metrics = metrics
+        self._complaints = complaints
+        self._inbox = inbox
+        self._pages = {
+            "/status": self._status,
+            "/readyz": self._readiness,
+            "/healthz": self._health,
+            "/metrics": self._exposition,
+            "/": self._page,
+        }
+
+    def respond(self, request: Request) -> Answer:
+        """The answer to `request`, on whatever thread. Raises Refused."""
+        if request.path == "/notify" and self._inbox:
+            return self._notify(request, self._inbox)
+        page = self._pages.get(request.path)
+        if not page:
+            raise Refused(404, "there is no such page; / lists what is here")
+        if request.method not in {"GET", "HEAD"}:
+            raise Refused(405, "this page can be read only", Allow="GET,HEAD")
+        return self._ask(page)
+
+    def _exposition(self) -> Answer:
+        self._metrics.publish(self._snapshot())
+        return Answer(200, self._metrics.render(), self._metrics.content_type)
+
+    def _health(self) -> Answer:
+        return _verdict_of("alive", self._complaints())
+
+    def _readiness(self) -> Answer:
+        now = self._snapshot()
+        return _verdict_of("ready", () if now.is_ready else now.not_ready or ("not ready",))
+
+    def _status(self) -> Answer:
+        return Answer(200, json.dumps(to_json(self._snapshot())).encode(), "application/json; charset=utf-8")
+
+    def _page(self) -> Answer:
+        now = self._snapshot()
+        links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in self._pages if path != "/")
+        page = _PAGE.format(version=html.escape(now.version), verdict=html.escape(verdict(now)), links=links)
+        return Answer(200, page.encode(), "text/html; charset=utf-8")
+
+    def _notify(self, request: Request, inbox: Inbox) -> Answer:
+        """204, once it was handed on."""
+        if request.method != "POST":
+            raise Refused(405, "notifications are posted", Allow="POST")
+        try:
+            notice = _notice_in(request, inbox.token)
+        except Refused:
+            self._metrics.notifications.labels("refused").inc()
+            raise
+        if notice.is_subscription:
+            fix = f"If it is yours, open {notice.confirm_url or 'its SubscribeURL'} once; replicator follows no link"
+            log.warning("notifications wait for a confirmation", fix=fix)
+
+        def hand_on() -> Answer:
+            inbox.take(notice)
+            return Answer(204)
+
+        return self._ask(hand_on)
+
+
+def _verdict_of(good: str, problems: Sequence[str]) -> Answer:
+    lines = [words.escape(problem) for problem in problems] or [good]
+    return Answer(503 if problems else 200, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _notice_in(request: Request, token: SecretStr) -> Notice:
+    """What the request brings. Raises Refused; nobody without the token gets a body read."""
+    if not _is_sender(request.headers.get("Authorization", ""), token):
+        raise Refused(401, "the token is missing or wrong", WWW_Authenticate=_CHALLENGE)
+    body = request.body(at_most=_NOTICE_BYTES, within_s=_NOTICE_TIMEOUT_S)
+    try:
+        return notice_of(body)
+    except ValueError as error:
+        raise Refused(400, str(error)) from None
+
+
+def _is_sender(authorization: str, token: SecretStr) -> bool:
+    """Whether a request shows the token: as bearer, or as password, for SNS knows only user:password@host."""
+    scheme, _, shown = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        password = shown.encode("latin-1")  # which is how the bytes of a header were read
+    elif scheme.lower() == "basic":
+        try:
+            password = base64.b64decode(shown.strip(), validate=True).partition(b":")[2]
+        except ValueError:
+            return False
+    else:
+        return False
+    return hmac.compare_digest(password.strip(), token.get_secret_value().encode())
