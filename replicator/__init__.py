@@ -7,7 +7,7 @@ THE MAP, in the order data visits the rooms:
     report       what runs -> what people see
     engine       journal, queue, workers, limits and stores, and the lanes that run on them
     config       words on disk or wire -> Settings and targets
-    detect       where hints come from: watcher, debounce, sweep
+    detect       where hints come from: events, debounce, sweep
     reconcile    decisions: pure functions over values
     transfer     effects, on threads: queue, workers, push, pull, settle, retry, limits
     stores       the only doors to the outside: files, objects, journal
@@ -16,11 +16,11 @@ THE MAP, in the order data visits the rooms:
 
 Invariants:
 - A hint carries no verdict; it may be lost, doubled or stale.
-- Only `transfer` writes rows: `settle`, and `egress` and `ingress` where the next step needs the row; only `push`,
-  `resumable` and `pull` move bytes.
+- Only `transfer` writes rows: `settle`, `egress` and `ingress` where the next step needs the row, and `generation`
+  those of its sets; only `push`, `resumable` and `pull` move bytes.
 - The durable queue is the difference between disk and journal; everything in memory may be lost at any time.
-- Nothing is deleted on either side, but a file whose target says so and whose content the store has confirmed; absence
-  in one listing proves nothing.
+- Nothing is deleted on either side, but a file whose target says so and whose content the store has confirmed, and
+  sets of links that are out of force; absence in one listing proves nothing.
 - `stores` and `transfer` block, and are safe from any thread; asyncio is in `detect`, `config.sources`, `supervisor`
   and `observe.http`.
 - Every operation on an export path goes through `stores.files`, relative to a directory descriptor, through no link.

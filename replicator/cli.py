@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from replicator import __version__
 from replicator.config.settings import FLAGS, Loaded, load, text_of
@@ -26,6 +25,8 @@ from replicator.model import Target
 from replicator.observe import logs, words
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from replicator.once import Step
 
 app = typer.Typer(
@@ -34,7 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Keeps the /export directories of edge workloads and an S3 bucket in step, both ways, by events.",
 )
-console = Console(soft_wrap=True, highlight=False)
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_DIFFERENT, EXIT_SOME_FAILING = 1, 2, 3, 4
 EXIT_INTERRUPTED = 130
@@ -106,6 +106,14 @@ def with_settings(command: Command) -> Command:
     return run
 
 
+@functools.cache
+def _console() -> "Console":
+    """Made when first drawn on: `run` never does, and the library takes 2 MiB."""
+    from rich.console import Console
+
+    return Console(soft_wrap=True, highlight=False)
+
+
 def _source(loaded: Loaded) -> Source:
     return make_source(loaded.settings, os.environ, origins=loaded.origins)
 
@@ -146,7 +154,7 @@ def sync(
     if as_json:
         _print_json(to_json(snapshot))
     else:
-        console.print(render_status(snapshot))
+        _console().print(render_status(snapshot))
     states = {view.state for view in snapshot.targets}
     if states & {State.BLOCKED, State.STARTING}:
         return EXIT_FAILED
@@ -166,7 +174,7 @@ async def _show_plan(steps: "AsyncIterator[Step]", *, as_json: bool) -> int:
                 }
             )
         else:
-            console.print(
+            _console().print(
                 f"{step.action.value:8} {words.size(step.size):>10}  {step.target.id}  {words.escape(step.relpath)}",
                 markup=False,
             )
@@ -174,7 +182,7 @@ async def _show_plan(steps: "AsyncIterator[Step]", *, as_json: bool) -> int:
     if as_json:
         _print_json(lines)
     elif not lines:
-        console.print("nothing to do: everything is in step")
+        _console().print("nothing to do: everything is in step")
     return 0
 
 
@@ -203,10 +211,10 @@ def verify(
     else:
         for result in found:
             for difference in result.differences:
-                console.print(
+                _console().print(
                     f"{result.target.id}  {words.escape(difference.relpath)}: {difference.problem}", markup=False
                 )
-            console.print(
+            _console().print(
                 f"{result.target.id}: {words.count(result.equal, 'file')} equal, "
                 f"{words.count(len(result.differences), 'difference')}",
                 markup=False,
@@ -237,8 +245,8 @@ def targets(loaded: Loaded, as_json: Json = False) -> None:  # noqa: FBT002
         return
     for row in rows:
         arrow = "->" if row["direction"] == "egress" else "<-"
-        console.print(f"{row['path']} {arrow} {row['url']} at {row['endpoint']}", markup=False)
-        console.print(f"    {row['id']}, from {row['origin']}; storage from {row['storage']}", markup=False)
+        _console().print(f"{row['path']} {arrow} {row['url']} at {row['endpoint']}", markup=False)
+        _console().print(f"    {row['id']}, from {row['origin']}; storage from {row['storage']}", markup=False)
 
 
 @app.command()
@@ -251,7 +259,7 @@ def settings(loaded: Loaded, as_json: Json = False) -> None:  # noqa: FBT002
         return
     width = max(map(len, values))
     for name, value in values.items():
-        console.print(f"{name:{width}}  {words.escape(value)}  ({loaded.origins[name]})", markup=False)
+        _console().print(f"{name:{width}}  {words.escape(value)}  ({loaded.origins[name]})", markup=False)
 
 
 @app.command()
@@ -266,7 +274,7 @@ def status(loaded: Loaded, as_json: Json = False) -> int:  # noqa: FBT002
     if as_json:
         _print_json(to_json(snapshot))
     else:
-        console.print(render_status(snapshot))
+        _console().print(render_status(snapshot))
     return 0 if all(view.state is State.IN_STEP for view in snapshot.targets) else EXIT_SOME_FAILING
 
 
@@ -284,4 +292,4 @@ def demo(
 @app.command()
 def version() -> None:
     """Print the version."""
-    console.print(f"replicator {__version__}")
+    _console().print(f"replicator {__version__}")

@@ -22,11 +22,13 @@ from replicator.stores.journal.journal import Journal
 from replicator.stores.lane import Lane
 from replicator.stores.objects import ObjectStore
 from replicator.stores.s3.engine import open_store
+from replicator.stores.s3.network import Limits
 from replicator.transfer import egress, ingress
 from replicator.transfer.concurrency import Concurrency
 from replicator.transfer.limits import ByteBudget, Room
 from replicator.transfer.outcome import Means
 from replicator.transfer.pace import Bandwidth, DataBudget
+from replicator.transfer.publisher import Publisher
 from replicator.transfer.queue import Queue
 from replicator.transfer.retry import SMALL_PER_BULK, Gate, RetryPolicy
 from replicator.transfer.settle import Settling
@@ -85,10 +87,13 @@ class Engine:
             bandwidth=Bandwidth(settings.bandwidth),
             data=DataBudget(settings.data_budget, usage=self.journal),
         )
-        self.settling = Settling(self.queue, self.journal, policy=self._policy, metrics=metrics)
+        self.publisher = Publisher(self.queue, self.means.room, retry_s=settings.sweep_interval_s)
+        self.settling = Settling(
+            self.queue, self.journal, policy=self._policy, metrics=metrics, on_ended=self.publisher.wake
+        )
         # Large files have slots beside the small ones.
         threads = settings.transfers + max(1, settings.transfers // SMALL_PER_BULK)
-        self.workers = Workers(self.queue, self.settling, threads=threads, means=self.means)
+        self.workers = Workers(self.queue, self.settling, self.publisher, threads=threads, means=self.means)
 
     async def __aenter__(self) -> Self:
         asyncio.get_running_loop().set_default_executor(_Threads(thread_name_prefix="loop"))
@@ -125,11 +130,13 @@ class Engine:
             beside.append(lane)
         endpoint.lanes += 1
         self.queue.add_lane(lane, endpoint.gate)
+        self.publisher.add(lane)
         patrol = Patrol(
             lane,
             rhythm=Rhythm(
                 watcher=self.settings.watcher,
                 sweep_interval_s=self.settings.sweep_interval_s,
+                sweep_cpu_share=self.settings.sweep_cpu_share,
                 quiet_s=self.settings.debounce_quiet_s,
                 ceiling_s=self.settings.debounce_ceiling_s,
             ),
@@ -187,11 +194,13 @@ class Engine:
             store = open_store(
                 self.settings.s3_engine,
                 storage,
-                connections=self.settings.transfers + _SPARE_CONNECTIONS,
-                connect_timeout_s=self.settings.connect_timeout_s,
-                read_timeout_s=self.settings.read_timeout_s,
-                min_rate_bytes_s=self.settings.min_rate_bytes_s,
-                part_size_bytes=self.settings.part_size_bytes,
+                Limits(
+                    connections=self.settings.transfers + _SPARE_CONNECTIONS,
+                    connect_timeout_s=self.settings.connect_timeout_s,
+                    read_timeout_s=self.settings.read_timeout_s,
+                    min_rate_bytes_s=self.settings.min_rate_bytes_s,
+                    part_size_bytes=self.settings.part_size_bytes,
+                ),
                 on_request=self.metrics.requested,
             )
             self._endpoints[storage] = _Endpoint(store, Gate(self._policy, Concurrency(self.settings.transfers)))

@@ -104,6 +104,12 @@ class SourceChanged(Retryable):
         self.retry_after_s = retry_after_s
 
 
+class HeldBack(SourceChanged):
+    """A barrier file whose directory is not in the bucket yet."""
+
+    reason = "held-back"
+
+
 class RemoteChanged(Retryable):
     """The object is no longer the version that was looked at."""
 

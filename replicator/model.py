@@ -12,6 +12,12 @@ from pydantic import SecretStr
 OWN_DIR = ".replicator"
 """Our own directory at the top of an export: temporary files on the same file system. Never replicated."""
 
+INCOMING_DIR = ".incoming"
+"""Where the files of a target that publishes generations land, beneath its directory."""
+GENERATIONS_DIR = ".generations"
+CURRENT = "current"
+"""The link, beside these two, to the generation in force."""
+
 
 class Direction(enum.StrEnum):
     """Who owns the truth: egress the file, ingress the object."""
@@ -66,12 +72,19 @@ class TargetOptions:
     hard_links: str = "refuse"
     open_files: str = "wait"
     restore_deleted: bool = True
+    ingress_marker: str = ""
+    """Relpath of the object that tells whether to list; empty always lists."""
+    ingress_audit_s: float = 3600.0
+    ingress_publish: str = "files"
+    """`files` one by one, or a whole `generation` that the marker names."""
     quota_bytes: int = 0
     order: str = "oldest"
     order_patterns: tuple[str, ...] = ()
     """Read with order `pattern` only; never empty then."""
     priority: int = 0
     """Higher goes first."""
+    egress_barrier: str = ""
+    """Name of the file that is sent last of its directory; empty for none."""
     delete_after_upload: bool = False
     """Egress only."""
 
@@ -95,6 +108,11 @@ class Target:
     def id(self) -> str:
         """Short, stable, for people, metrics labels and per-target options: workload/direction/prefix."""
         return f"{self.workload}/{self.direction}/{self.prefix.text.rstrip('/') or '.'}"
+
+    @property
+    def has_generations(self) -> bool:
+        """Whether its files become visible set by set. `subdir` then ends in `INCOMING_DIR`."""
+        return self.direction is Direction.INGRESS and self.options.ingress_publish == "generation"
 
     @property
     def identity(self) -> str:

@@ -24,6 +24,7 @@ _ATTEMPTS = 4
 """A path or an endpoint that failed this often in one pass is reported and left to the next."""
 
 _LOOK_S = 0.25
+_POLL_S = 0.02
 
 _PACE = {"watcher": "off", "retry_max_s": 4.0, "parked_retry_s": 0.5}
 """Somebody is waiting for the pass to end: it fails after seconds where the service would wait for minutes."""
@@ -66,6 +67,10 @@ async def _pass(engine: Engine, patrols: list[Patrol]) -> None:
     ):
         with contextlib.suppress(TimeoutError):  # a look at every job is dear, one at their number is not
             await asyncio.wait_for(engine.queue.wait_until(at_most=0), _LOOK_S)
+    for patrol in patrols:
+        engine.publisher.wake(patrol.lane)
+    while any(engine.publisher.is_busy(patrol.lane) for patrol in patrols):  # noqa: ASYNC110 - a thread publishes
+        await asyncio.sleep(_POLL_S)
 
 
 async def _sweep(patrol: Patrol) -> None:

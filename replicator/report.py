@@ -6,11 +6,12 @@ from collections import Counter
 from replicator import __version__
 from replicator.detect.patrol import Patrol
 from replicator.engine import Engine
-from replicator.errors import AccessDenied, BucketMissing, BudgetSpent, DiskFull, JournalFull, TransferError
-from replicator.model import Target
+from replicator.errors import AccessDenied, BucketMissing, BudgetSpent, DiskFull, JournalFull, Permanent, TransferError
+from replicator.model import CURRENT, INCOMING_DIR, Target
 from replicator.observe.status import (
     ConfigView,
     FailingFile,
+    GenerationView,
     LinkView,
     MovingFile,
     SkippedFile,
@@ -21,6 +22,8 @@ from replicator.observe.status import (
     readiness,
 )
 from replicator.stores.kernel import watch_limit
+from replicator.stores.lane import Lane
+from replicator.transfer.generation import Standing
 from replicator.transfer.job import Job
 
 _LISTED_FILES = 20
@@ -106,9 +109,11 @@ def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
         last_success_ts=engine.settling.last_success_ts.get(lane),
         last_sweep_ts=patrol.swept_ts,
         last_sweep_s=patrol.report.busy_s if patrol.report else 0.0,
+        sweep_interval_s=patrol.interval_s,
         journal_rows=rows,
         journal_bytes=row_bytes,
         watcher=_watcher_view(patrol),
+        generation=_generation_view(engine.publisher.standing(lane)),
         free_bytes=lane.export.free_bytes(),
         blocked_bytes=0 if lane.is_egress else sum(job.size for job in failing if isinstance(job.error, DiskFull)),
     )
@@ -126,7 +131,28 @@ def _state(engine: Engine, patrol: Patrol, jobs: list[Job], failing: list[Job]) 
         return State.STARTING, "", ""
     if failing:
         return State.FAILING, "", ""  # the failing files say it themselves
-    return (State.BEHIND if jobs else State.IN_STEP), "", ""
+    return _visibility(engine, patrol.lane, has_jobs=bool(jobs))
+
+
+def _visibility(engine: Engine, lane: Lane, *, has_jobs: bool) -> tuple[State, str, str]:
+    """As `_state`, for a target whose files are well on their way, or here: whether readers see them."""
+    standing = engine.publisher.standing(lane)
+    if standing is not None and isinstance(standing.error, Permanent):
+        return State.BLOCKED, str(standing.error), "Readers keep the generation they have; it is tried again by itself."
+    if standing is not None and not has_jobs and (waits := _waits(standing)):
+        return State.BEHIND, waits, "Complete the set in the bucket, its manifest last."
+    return (State.BEHIND if has_jobs or engine.publisher.is_busy(lane) else State.IN_STEP), "", ""
+
+
+def _waits(standing: Standing) -> str:
+    return str(standing.error or standing.waits)
+
+
+def _generation_view(standing: Standing | None) -> GenerationView | None:
+    if standing is None:
+        return None
+    now = standing.in_force
+    return GenerationView(now.id if now else "", now.since_ts if now else None, _waits(standing))
 
 
 def _failing_file(job: Job, now_s: float) -> FailingFile:
@@ -144,12 +170,21 @@ def _watcher_view(patrol: Patrol) -> WatcherView | None:
     if not patrol.lane.is_egress:
         return None
     health = patrol.watcher.health
-    watches = patrol.report.directories if health.is_armed and patrol.report else 0
-    return WatcherView(source=health.source, watches=watches, degraded=health.degraded)
+    return WatcherView(
+        source=health.source,
+        watches=health.watches if health.is_armed else 0,
+        needed=health.needed,
+        degraded=health.degraded,
+        is_proven=health.is_proven,
+        overflows=health.overflows,
+        restarts=health.restarts,
+    )
 
 
 def path_of(target: Target) -> str:
-    """Where the target's files are on the device."""
+    """Where the target's files are on the device, for those who read or write them."""
+    if target.has_generations:
+        return f"{target.root}/{target.subdir}".removesuffix(INCOMING_DIR) + CURRENT
     return f"{target.root}/{target.subdir}" if target.subdir else target.root
 
 

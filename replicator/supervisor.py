@@ -18,11 +18,14 @@ from replicator.config.documents import stamps
 from replicator.config.settings import Settings
 from replicator.config.sources.follow import POLL_S
 from replicator.config.sources.source import Source
+from replicator.detect.announce import announce
 from replicator.engine import Engine
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.model import Target
 from replicator.observe import http, logs
 from replicator.observe.metrics import Metrics
+from replicator.observe.notifications import Notice
+from replicator.observe.pages import Inbox
 from replicator.observe.status import ConfigView, Snapshot
 from replicator.stores.files.export import ignore_lease_signals
 
@@ -78,7 +81,11 @@ class Supervisor:
             yield
             return
         server = await http.serve(
-            listen, snapshot=self.snapshot, metrics=self._engine.metrics, complaints=self._complaints
+            listen,
+            snapshot=self.snapshot,
+            metrics=self._engine.metrics,
+            complaints=self._complaints,
+            inbox=_inbox(self._engine),
         )
         log.info("listening", address=server.address)
         try:
@@ -175,6 +182,18 @@ class Supervisor:
         await asyncio.gather(*(patrol.sweep() for patrol in self._engine.patrols.values() if patrol.lane.is_egress))
         self._engine.queue.hurry()
         await self._engine.queue.wait_until(at_most=0)
+
+
+def _inbox(engine: Engine) -> Inbox | None:
+    """Where event notifications go, if anywhere."""
+    if not engine.settings.notifications:
+        return None
+    logs.hide(engine.settings.notifications_token)
+
+    def take(notice: Notice) -> None:
+        announce(notice, engine.patrols.values(), waiting_jobs=len(engine.queue), metrics=engine.metrics)
+
+    return Inbox(engine.settings.notifications_token, take)
 
 
 def main(settings: Settings, source: Source, *, reread: Callable[[], Settings]) -> None:

@@ -9,12 +9,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
 
 from replicator.config.bandwidth import Allowance, Timetable
 from replicator.config.manifests import DataPath
 from replicator.config.shapes import Strict
 
+_MAX_NAME_BYTES = 255
+_MAX_MARKER_BYTES = 120
+"""A key has 1,024 bytes at most, and a prefix up to 900 of them."""
+_MIN_TOKEN_CHARS = 16
+"""Nobody guesses it, and the log masks no shorter words than 8."""
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 
 
@@ -89,6 +94,27 @@ def _is_pattern(text: str) -> str:
     return text
 
 
+def _is_marker_name(text: str) -> str:
+    if text and (not text.isprintable() or {"", ".", ".."} & set(text.split("/"))):
+        raise ValueError("must be a name beneath the prefix such as _manifest, without empty, '.' or '..' segments")
+    if len(text.encode()) > _MAX_MARKER_BYTES:
+        raise ValueError(f"must not be longer than {_MAX_MARKER_BYTES} bytes")
+    return text
+
+
+def _is_file_name(text: str) -> str:
+    if "/" in text or text in (".", "..") or not text.isprintable() or len(text.encode()) > _MAX_NAME_BYTES:
+        raise ValueError("must be the name of a file such as _SUCCESS, without a directory")
+    return text
+
+
+def _is_token(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if text and (len(text) < _MIN_TOKEN_CHARS or not text.isascii() or not text.isprintable() or " " in text):
+        raise ValueError(f"must be at least {_MIN_TOKEN_CHARS} printable ASCII characters without spaces")
+    return secret
+
+
 def _is_listen_address(text: str) -> str:
     match = _LISTEN.fullmatch(text)
     if text and (match is None or int(match["port"]) > 65535):
@@ -105,6 +131,11 @@ Patterns = Annotated[tuple[Annotated[str, AfterValidator(_is_pattern)], ...], Be
 DataPaths = Annotated[tuple[DataPath, ...], BeforeValidator(_pairs)]
 ListenAddress = Annotated[str, AfterValidator(_is_listen_address)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+FileName = Annotated[str, AfterValidator(_is_file_name)]
+MarkerName = Annotated[str, AfterValidator(_is_marker_name)]
+AuditInterval = Annotated[Number, Field(ge=1, le=7 * 86400)]
+Token = Annotated[SecretStr, AfterValidator(_is_token)]
+IngressPublish = Literal["files", "generation"]
 Order = Literal["oldest", "newest", "smallest", "pattern"]
 Priority = Annotated[Count, Field(ge=-1000, le=1000)]
 TimetableText = Annotated[Timetable, PlainValidator(_timetable)]
@@ -119,10 +150,14 @@ class OptionsPatch(Strict):
     hard_links: Literal["refuse", "allow"] | None = None
     open_files: Literal["wait", "snapshot"] | None = None
     restore_deleted: bool | None = None
+    ingress_marker: MarkerName | None = None
+    ingress_audit_s: AuditInterval | None = None
+    ingress_publish: IngressPublish | None = None
     quota_bytes: Annotated[Count, Field(ge=0)] | None = None
     order: Order | None = None
     order_patterns: Patterns | None = None
     priority: Priority | None = None
+    egress_barrier: FileName | None = None
     delete_after_upload: bool | None = None
 
 

@@ -1,8 +1,9 @@
 """Settings: every knob of the program, and where its value came from.
 
 Precedence: flag > environment `REPLICATOR_*` > the YAML file named by `config` > default. One field is `--kebab-name`,
-`REPLICATOR_NAME` and a YAML key; `REPLICATOR_NAME_FILE` reads the value from a file. Holds no secrets: the words of a
-bucket are not settings. Anything unknown or out of bounds is one ConfigError.
+`REPLICATOR_NAME` and a YAML key; `REPLICATOR_NAME_FILE` reads the value from a file. One secret, the token of
+notifications, masks itself; the words of a bucket are no settings. Anything unknown or out of bounds is one
+ConfigError.
 """
 
 import json
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -21,11 +22,15 @@ from replicator.config.bandwidth import Allowance, Timetable
 from replicator.config.documents import parse_yaml, read_text
 from replicator.config.fields import (
     AllowanceText,
+    AuditInterval,
     Count,
     DataPaths,
     Directory,
+    FileName,
+    IngressPublish,
     ListenAddress,
     LogLevel,
+    MarkerName,
     Number,
     OptionalDirectory,
     OptionalPath,
@@ -34,6 +39,7 @@ from replicator.config.fields import (
     Priority,
     TargetPatches,
     TimetableText,
+    Token,
 )
 from replicator.config.manifests import DataPath
 from replicator.config.shapes import Shape, did_you_mean, explain
@@ -79,10 +85,12 @@ class Settings(Shape, BaseSettings):
     """Scheme of the endpoint; http sends everything readable on the wire."""
     s3_engine: Literal["auto", "s3fs", "obstore"] = "auto"
     """Library that speaks to the bucket; auto is obstore for most requests and s3fs for what it does not do."""
-    watcher: Literal["auto", "watchfiles", "off"] = "auto"
-    """Where file events come from; off leaves only the sweep."""
+    watcher: Literal["auto", "inotify", "watchfiles", "off"] = "auto"
+    """Where file events come from: auto is inotify where the kernel has it; off leaves only the sweep."""
     sweep_interval_s: Number = Field(default=15.0, ge=1, le=3600)
     """Seconds between sweeps, the safety net under events and the ingress poll. 15 is what devices are used to."""
+    sweep_cpu_share: Number = Field(default=0.05, ge=0.001, le=1)
+    """Share of one core that the sweeps of a target may take; above it they come less often, while events arrive."""
     debounce_quiet_s: Number = Field(default=0.5, ge=0.01, le=60)
     """Seconds a path must stay silent before it is read. Above the writers' flush gap, below human notice."""
     debounce_ceiling_s: Number = Field(default=2.0, ge=0.01, le=600)
@@ -129,13 +137,21 @@ class Settings(Shape, BaseSettings):
     """Seconds to wait for an open file before what is there is sent (open_files snapshot)."""
     hard_links: Literal["refuse", "allow"] = "refuse"
     """Files with several names (egress); one of them may lie outside the export."""
+    egress_barrier: FileName = ""
+    """Name of a file, `_SUCCESS` say, that is sent once all else in and beneath its directory is there (egress)."""
     delete_after_upload: bool = False
-    """Delete a file from the device once the store has confirmed exactly its content (egress).
-
-    Ingress ignores it: what it fetched is the workload's.
-    """
+    """Delete a file from the device once the store has confirmed exactly its content (egress)."""
     restore_deleted: bool = True
     """Fetch a file again that the workload has deleted (ingress)."""
+    ingress_marker: MarkerName = ""
+    """Object beneath the prefix that its writers renew last; while it is unchanged no poll lists (ingress).
+
+    One request a poll, whatever the size of the prefix. Its new version must have other bytes, or another second.
+    """
+    ingress_audit_s: AuditInterval = 3600.0
+    """Most seconds without a listing of a prefix whose marker is unchanged (ingress)."""
+    ingress_publish: IngressPublish = "files"
+    """Files appear one by one, or as one generation that the marker lists, in <directory>/current (ingress)."""
     free_space_floor_bytes: Count = Field(default=100 * _MIB, ge=0)
     """Bytes that ingress leaves free on the device."""
     quota_bytes: Count = Field(default=0, ge=0)
@@ -148,6 +164,10 @@ class Settings(Shape, BaseSettings):
     """Options by pattern of workload/direction/prefix, as a mapping: YAML or JSON."""
     http_listen: ListenAddress = "127.0.0.1:9477"
     """host:port of /metrics, /healthz, /readyz and the page; empty is off. Loopback, because it has no login."""
+    notifications: bool = False
+    """Take S3 event notifications, as POST /notify, so that ingress need not wait for its poll."""
+    notifications_token: Token = SecretStr("")
+    """What senders of notifications have to show, as bearer token or password; better from a file."""
     ready_max_age_s: Number = Field(default=60.0, ge=1, le=_DAY_S)
     """Seconds that a target's last success may lie back before /readyz says no. Four sweeps."""
     log_level: LogLevel = "info"
@@ -177,6 +197,10 @@ class Settings(Shape, BaseSettings):
             raise ValueError("state_dir lies in the export, so the journal would replicate itself")
         if self.source == "files" and (self.egress or self.ingress):
             raise ValueError("egress and ingress are only read with source env, but source is files")
+        if self.notifications and not self.notifications_token.get_secret_value():
+            raise ValueError("notifications needs notifications_token, or anybody could send some")
+        if self.notifications and not self.http_listen:
+            raise ValueError("notifications needs http_listen, where they are taken")
         if self.order_patterns and "pattern" not in {self.order, *(one.order for one in self.target_options.values())}:
             raise ValueError("order_patterns is only read with order pattern, but no order is pattern")
         return self

@@ -13,7 +13,7 @@ from pathlib import Path
 from replicator.config.manifests import DataPath
 from replicator.config.settings import Settings
 from replicator.errors import ConfigError
-from replicator.model import OWN_DIR, Direction, Prefix, Storage, Target, TargetOptions
+from replicator.model import INCOMING_DIR, OWN_DIR, Direction, Prefix, Storage, Target, TargetOptions
 
 MAX_TARGETS = 512
 """Far above any device; each target watches a tree, and every pair is compared."""
@@ -214,10 +214,14 @@ def _with_options(targets: Sequence[Target], settings: Settings) -> tuple[Target
         hard_links=settings.hard_links,
         open_files=settings.open_files,
         restore_deleted=settings.restore_deleted,
+        ingress_marker=settings.ingress_marker,
+        ingress_audit_s=settings.ingress_audit_s,
+        ingress_publish=settings.ingress_publish,
         quota_bytes=settings.quota_bytes,
         order=settings.order,
         order_patterns=settings.order_patterns,
         priority=settings.priority,
+        egress_barrier=settings.egress_barrier,
         delete_after_upload=settings.delete_after_upload,
     )
     options = dict.fromkeys((target.id for target in targets), common)
@@ -232,4 +236,26 @@ def _with_options(targets: Sequence[Target], settings: Settings) -> tuple[Target
         if chosen.order == "pattern" and not chosen.order_patterns:
             fix = "Set REPLICATOR_ORDER_PATTERNS, or order_patterns in its target_options"
             raise ConfigError(where=f"order of {id_}", problem="is pattern, but there are no patterns", fix=fix)
-    return tuple(replace(target, options=options[target.id]) for target in targets)
+    return _with_generations([replace(target, options=options[target.id]) for target in targets])
+
+
+def _with_generations(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """The targets that publish generations, with the directory in which their files land; the others as they are."""
+    for target in targets:
+        if not target.has_generations:
+            continue
+        if not target.options.ingress_marker:
+            fix = "Set REPLICATOR_INGRESS_MARKER, or ingress_marker in its target_options: it names the files of a set"
+            problem = "is generation, but there is no marker"
+            raise ConfigError(where=f"ingress_publish of {target.id}", problem=problem, fix=fix)
+        for other in targets:
+            if other.direction is Direction.EGRESS and _are_nested(_directory(target), _directory(other)):
+                problem = f"sends {other.subdir or '.'!r}, where {target.origin} publishes generations"
+                fix = "Give the egress a directory of its own, or set ingress_publish to files for the ingress"
+                raise ConfigError(where=other.origin, problem=problem, fix=fix)
+    return tuple(
+        replace(target, subdir="/".join(filter(None, (target.subdir, INCOMING_DIR))))
+        if target.has_generations
+        else target
+        for target in targets
+    )

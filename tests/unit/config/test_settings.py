@@ -115,6 +115,9 @@ def test_setting_has_option_help_and_a_default_that_can_be_given(flag):
         ("delete_after_upload", "yes", True),
         ("resume_after_s", "0", 0),
         ("data_budget", "10GiB/30d", Allowance(10 * 2**30, 30 * 86400)),
+        ("ingress_marker", "sub/_manifest", "sub/_manifest"),
+        ("ingress_audit_s", "60", 60),
+        ("ingress_publish", "generation", "generation"),
     ],
 )
 def test_text_becomes_the_value(name, text, value):
@@ -195,6 +198,18 @@ def test_printed_value_can_be_given_again(given_, make_settings):
     assert again == settings
 
 
+def test_token_is_masked_wherever_it_is_shown(tmp_path, refusal):
+    """Printed, dumped or refused: the token of notifications is never in it, also when it came from a file."""
+    token = "token-of-a-test-0123"
+    (tmp_path / "token").write_text(token + "\n")
+    loaded = load({"notifications": "yes"}, {"REPLICATOR_NOTIFICATIONS_TOKEN_FILE": str(tmp_path / "token")})
+    shown = [repr(loaded), str(loaded.settings), text_of(loaded.settings.notifications_token)]
+    error = refusal(load, {"notifications_token": token + " and more"}, {})
+
+    assert loaded.settings.notifications_token.get_secret_value() == token
+    assert all(token not in text for text in (*shown, str(error)))
+
+
 # What is refused
 
 
@@ -234,6 +249,15 @@ def test_printed_value_can_be_given_again(given_, make_settings):
         ("priority", "1001", "less than or equal to 1000"),
         ("bandwidth", "mon 1M, sat 5 1M", "rule 2: times are HH:MM-HH:MM"),
         ("data_budget", "1GB", "must be bytes/period such as 10GiB/30d"),
+        ("ingress_marker", "../_manifest", "must be a name beneath the prefix"),
+        ("ingress_marker", "/_manifest", "must be a name beneath the prefix"),
+        ("ingress_marker", "markers/", "must be a name beneath the prefix"),
+        ("ingress_marker", "a\nb", "must be a name beneath the prefix"),
+        ("ingress_marker", "x" * 121, "must not be longer than 120 bytes"),
+        ("ingress_audit_s", "0", "greater than or equal to 1"),
+        ("notifications_token", "too-short", "must be at least 16 printable ASCII characters"),
+        ("notifications_token", "with a space in it", "must be at least 16 printable ASCII characters"),
+        ("target_options", '{"*": {"ingress_marker": ".."}}', "must be a name beneath the prefix"),
         ("target_options", '{"*": {"priority": -1001}}', "greater than or equal to -1000"),
         ("target_options", '{"*": {"order": "x"}}', "input should be 'oldest'"),
         ("target_options", "[]", "must be a mapping"),
@@ -305,6 +329,11 @@ def test_several_faults_are_one_line(refusal):
         ({"state_dir": "/v/state", "volumes_dir": "/v"}, "state_dir lies in the export"),
         ({"order_patterns": "a"}, "order_patterns is only read with order pattern"),
         ({"source": "files", "egress": "a=b"}, "egress and ingress are only read with source env"),
+        ({"notifications": "yes"}, "notifications needs notifications_token"),
+        (
+            {"notifications": "yes", "notifications_token": "x" * 16, "http_listen": ""},
+            "notifications needs http_listen",
+        ),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(flags, problem, refusal):
@@ -421,7 +450,7 @@ def test_no_setting_looks_like_a_service(flag, refusal):
     """No Service name may ever switch a setting off: a wrong value of each is noticed."""
     environ = {flag.variable: "tcp://10.0.0.1:80"}
 
-    if flag.name in ("device", "workload", "include", "exclude"):
+    if flag.name in ("device", "workload", "include", "exclude", "notifications_token"):
         assert load({}, environ).origins[flag.name] == f"environment {flag.variable}"
     else:
         refusal(load, {}, environ)

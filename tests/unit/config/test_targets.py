@@ -358,6 +358,8 @@ def test_settings_are_the_common_options():
         hard_links="allow",
         open_files="snapshot",
         restore_deleted="no",
+        ingress_marker="_manifest",
+        ingress_audit_s="60",
         quota_bytes="5",
         order="pattern",
         order_patterns="a*,b*",
@@ -371,6 +373,8 @@ def test_settings_are_the_common_options():
         hard_links="allow",
         open_files="snapshot",
         restore_deleted=False,
+        ingress_marker="_manifest",
+        ingress_audit_s=60,
         quota_bytes=5,
         order="pattern",
         order_patterns=("a*", "b*"),
@@ -410,6 +414,42 @@ def test_order_by_pattern_needs_patterns(words, target, refusal):
     error = refusal(targets_of, workload([("a", "p"), ("b", "q")]), **words)
 
     assert (error.where, error.problem) == (f"order of {target}", "is pattern, but there are no patterns")
+
+
+def test_generations_land_in_a_directory_of_their_own():
+    """The target's files land beneath `.incoming`, so that its rows are not those of the other mode."""
+    options = {"ingress_marker": "_set", "ingress_publish": "generation"}
+    named, top, egress = targets_of(
+        workload([("out", "o")], [("p", "a/b")], name="one"),
+        workload([], [("p", ".")], name="two"),
+        **DEVICE,
+        target_options={"*/ingress/*": options},
+    )[1:] + targets_of(workload([("out", "o")]), **options)
+    (files,) = targets_of(workload([], [("p", "a/b")], name="one"), **DEVICE)
+
+    assert (named.subdir, top.subdir, egress.subdir) == ("a/b/.incoming", ".incoming", "out")
+    assert named.has_generations
+    assert not egress.has_generations
+    assert named.identity != files.identity
+
+
+def test_generations_need_a_manifest(refusal):
+    """Nothing else names the files of a set."""
+    error = refusal(targets_of, workload([], [("p", "in")]), ingress_publish="generation")
+
+    assert error.where == "ingress_publish of w/ingress/p"
+    assert "REPLICATOR_INGRESS_MARKER" in error.fix
+
+
+@pytest.mark.parametrize("source", [".", "in", "in/sub"])
+def test_egress_of_generations_is_refused(source, refusal):
+    """It would send what lands there, and every set once more."""
+    options = {"ingress_marker": "_set", "ingress_publish": "generation"}
+
+    error = refusal(targets_of, workload([(source, "o")], [("p", "in")]), **options)
+
+    assert "publishes generations" in error.problem
+    assert targets_of(workload([("into", "o")], [("p", "in")]), **options)
 
 
 def test_pattern_that_fits_nothing_is_refused(refusal):
