@@ -15,6 +15,7 @@ from replicator.engine import Engine
 from replicator.errors import ConfigError
 from replicator.model import Direction, Prefix, Storage, Target, TargetOptions
 from replicator.observe.metrics import Metrics
+from replicator.stores.files.export import ignore_lease_signals
 from replicator.supervisor import Supervisor
 
 DEADLINE_S = 20
@@ -172,6 +173,7 @@ class Device:
     @contextlib.asynccontextmanager
     async def running(self, *targets: Target, **overrides: str) -> AsyncIterator[Running]:
         """Replicate while the block runs; at its end as after SIGTERM."""
+        ignore_lease_signals()
         source = Scripted(*targets)
         async with Engine(self.effective(**overrides), Metrics()) as engine:
             supervisor = Supervisor(engine, source, lambda: self.effective(**overrides))

@@ -114,7 +114,7 @@ async def test_e1_open_file_is_sent_only_after_its_writer_closed_it(device, witn
 
 
 async def test_e2_touch_that_leaves_the_content_alone_sends_nothing(device, until):
-    """E2: a new mtime with old content costs a read of the file and no request at all."""
+    """E2: a new mtime with old content costs one read of the file, however many sweeps follow, and no request."""
     path = device.write("out/f")
     async with device.running(device.egress()) as running:
         await running.in_step()
@@ -122,8 +122,11 @@ async def test_e2_touch_that_leaves_the_content_alone_sends_nothing(device, unti
 
         os.utime(path, (1, 1))
         await until(lambda: running.count("adopted") == 1)
+        await running.in_step()
+        await running.in_step()
 
         assert running.requests() == before
+        assert running.count("adopted") == 1
 
 
 async def test_e2_same_size_change_with_restored_mtime_is_sent(device, witness, until):
@@ -408,3 +411,23 @@ async def test_special_files_are_left_out_and_named(device, witness, until):
         assert running.view().skipped_by_reason == {"symlink": 3, "special": 2, "hard-linked": 1, "unsafe-name": 1}
 
     assert await witness.keys("") == ["sent/plain"]
+
+
+async def test_e4_barrier_file_is_sent_once_all_beside_it_is_stored(device, witness, until):
+    """E4: whoever finds the barrier in the bucket finds its whole directory; one that is written early waits."""
+    device.write("out/run1/a", b"a")
+    device.write("out/run1/deep/b", b"b")
+    slow = open(device.write("out/run1/slow"), "wb")  # noqa: SIM115 - held open on purpose
+    device.write("out/run1/_SUCCESS", b"")
+    device.write("out/run2/_SUCCESS", b"")
+    async with device.running(device.egress(egress_barrier="_SUCCESS")) as running:
+        await until(lambda: {"sent/run1/a", "sent/run1/deep/b", "sent/run2/_SUCCESS"} <= set(witness._keys("")))
+        await until(lambda: any(job.relpath == "run1/_SUCCESS" and job.error for job in running.engine.queue.jobs()))
+
+        assert "sent/run1/_SUCCESS" not in await witness.keys()
+        assert not running.view().failing
+
+        slow.write(b"done")
+        slow.close()
+        await until(lambda: "sent/run1/_SUCCESS" in witness._keys(""))
+        assert await witness.get("sent/run1/slow") == b"done"

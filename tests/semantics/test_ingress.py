@@ -2,8 +2,11 @@
 
 import asyncio
 import dataclasses
+import hashlib
 import os
 import shutil
+import threading
+import time
 
 import pytest
 
@@ -156,7 +159,6 @@ async def test_i2_file_has_the_time_of_its_source(device, witness):
 
 async def test_i2_bytes_that_do_not_fit_the_etag_are_fetched_again(device, witness, until):
     """I2: flipped bytes of the right length are not published."""
-    await witness.put("incoming/f", b"right")
     async with device.running(device.ingress("in")) as running:
         store = next(iter(running.engine.patrols.values())).lane.objects
         whole_get = store.get
@@ -169,7 +171,8 @@ async def test_i2_bytes_that_do_not_fit_the_etag_are_fetched_again(device, witne
             return Download({}, (block for block in [b"wrong"]))
 
         store.get = lie_once
-        await running.in_step()
+        await witness.put("incoming/f", b"right")  # after the first look, which could be over before the lie stands
+        await until((device.inbox / "f").exists)
 
     assert lies
     assert (device.inbox / "f").read_bytes() == b"right"
@@ -183,7 +186,7 @@ async def test_i2_crash_between_rename_and_row_costs_no_download(device, witness
     number = journal.target(device.ingress().identity)
     (row,) = journal.rows(number)
     journal.forget(number, "f")
-    journal.intend(number, dataclasses.replace(row, fingerprint=dataclasses.replace(row.fingerprint, ctime_ns=0)))
+    journal.intend(number, [dataclasses.replace(row, fingerprint=dataclasses.replace(row.fingerprint, ctime_ns=0))])
     journal.close()
 
     async with device.running(device.ingress()) as running:
@@ -363,3 +366,309 @@ async def test_i6_key_and_key_beneath_it_never_harm_each_other(device, witness, 
         view = running.view("ingress")
         assert sum(view.failing_by_reason.values()) + sum(view.skipped_by_reason.values()) == 1
     assert (device.inbox / "c").read_bytes() == b"other"
+
+
+def _lists(running) -> float:
+    return running.requests().get("list_objects_v2", 0)
+
+
+def _polls(running) -> float:
+    return running.sweeps("ingress")
+
+
+async def test_i1_unchanged_marker_spares_every_listing(device, witness, until):
+    """I1: while the marker is the one that the last listing saw, a poll is one HEAD and no LIST."""
+    await witness.put("incoming/f", b"x")
+    await witness.put("incoming/_manifest", b"version 1")
+    async with device.running(device.ingress(ingress_marker="_manifest")) as running:
+        await running.in_step()
+        await running.swept()  # the directory came to be after the first look, so that the second one lists too
+        lists, polls, heads = _lists(running), _polls(running), running.requests()["head_object"]
+        await witness.put("incoming/late", b"not announced")
+        await until(lambda: _polls(running) >= polls + 3)
+
+        assert _lists(running) == lists
+        assert running.requests()["head_object"] - heads == _polls(running) - polls
+        assert running.view("ingress").state == "in-step"
+    assert sorted(path.name for path in device.inbox.iterdir()) == ["_manifest", "f"]
+
+
+async def test_i1_renewed_marker_brings_everything_within_one_poll(device, witness, until):
+    """I1: objects written before the marker arrive once it has another version, and the marker is a file like them."""
+    await witness.put("incoming/_manifest", b"version 1")
+    async with device.running(device.ingress(ingress_marker="_manifest")) as running:
+        await running.in_step()
+        await running.swept()
+        await witness.put("incoming/a", b"a")
+        await witness.put("incoming/sub/b", b"b")
+        await witness.put("incoming/_manifest", b"version 2")
+        await until(lambda: running.view("ingress").journal_rows == 3)
+        await running.in_step()
+        lists = _lists(running)
+        await running.swept()
+
+        assert _lists(running) == lists
+    assert (device.inbox / "sub/b").read_bytes() == b"b"
+    assert (device.inbox / "_manifest").read_bytes() == b"version 2"
+
+
+async def test_i1_unchanged_marker_is_audited(device, witness, until):
+    """I1: what the marker's writer did not announce arrives with the next audit."""
+    await witness.put("incoming/_manifest", b"version 1")
+    target = device.ingress(ingress_marker="_manifest", ingress_audit_s=2.0)
+    async with device.running(target) as running:
+        await running.in_step()
+        await witness.put("incoming/late", b"not announced")
+
+        await until((device.inbox / "late").exists)
+
+
+async def test_i1_without_its_marker_every_poll_lists(device, witness, until):
+    """I1: a marker that is not there, or was taken away, hides nothing."""
+    await witness.put("incoming/_manifest", b"version 1")
+    async with device.running(device.ingress(ingress_marker="_manifest")) as running:
+        await running.in_step()
+        await running.swept()
+        await witness.delete("incoming/_manifest")
+        await witness.put("incoming/late", b"not announced")
+
+        await until((device.inbox / "late").exists)
+
+
+async def test_i3_emptied_directory_is_filled_again_though_the_marker_is_unchanged(device, witness, until):
+    """I3: a marker speaks for the bucket only: another directory under the name gets its files."""
+    await witness.put("incoming/_manifest", b"version 1")
+    await witness.put("incoming/f", b"x")
+    async with device.running(device.ingress(ingress_marker="_manifest")) as running:
+        await running.in_step()
+        await running.swept()
+        device.inbox.rename(device.home / "elsewhere")
+        device.inbox.mkdir()
+
+        await until((device.inbox / "f").exists)
+
+
+TOKEN = "a-token-of-a-test"
+
+
+def _notification(bucket: str, key: str, event: str = "ObjectCreated:Put") -> dict:
+    """As AWS words it."""
+    return {"Records": [{"eventName": event, "s3": {"bucket": {"name": bucket}, "object": {"key": key}}}]}
+
+
+async def _notify(port: int, body: dict, token: str = TOKEN) -> int:
+    import aiohttp
+
+    headers = {"Authorization": f"Bearer {token}"}
+    url = f"http://127.0.0.1:{port}/notify"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body, headers=headers) as reply:
+        return reply.status
+
+
+@pytest.fixture
+def listening(device, unused_tcp_port):
+    """Settings with which notifications are taken, and polls are rare."""
+    return {
+        "http_listen": f"127.0.0.1:{unused_tcp_port}",
+        "notifications": "true",
+        "notifications_token": TOKEN,
+        "sweep_interval_s": "600",
+    }
+
+
+async def test_i1_announced_object_arrives_long_before_the_poll(device, witness, until, listening, unused_tcp_port):
+    """I1: a notification leads to one HEAD and the file; no listing is asked for."""
+    async with device.running(device.ingress(), **listening) as running:
+        await until(lambda: _polls(running) == 1)
+        await witness.put("incoming/sub/red flower", b"new")
+
+        assert await _notify(unused_tcp_port, _notification(witness.bucket, "incoming/sub/red+flower")) == 204
+
+        await until((device.inbox / "sub/red flower").exists)
+        assert running.requests()["head_object"] == 1
+        assert _lists(running) == 1
+    assert (device.inbox / "sub/red flower").read_bytes() == b"new"
+
+
+async def test_i1_notification_is_never_believed(device, witness, until, listening, unused_tcp_port):
+    """I1: a removal that did not happen, an object that is not there and another bucket change nothing."""
+    await witness.put("incoming/f", b"kept")
+    async with device.running(device.ingress(), **listening) as running:
+        await until(lambda: running.view("ingress").journal_rows == 1)
+        for body in (
+            _notification(witness.bucket, "incoming/f", "ObjectRemoved:Delete"),
+            _notification(witness.bucket, "incoming/never-was"),
+        ):
+            assert await _notify(unused_tcp_port, body) == 204
+        assert await _notify(unused_tcp_port, _notification("another", "incoming/f")) == 204
+        assert await _notify(unused_tcp_port, _notification(witness.bucket, "elsewhere/f")) == 204
+        await until(lambda: running.requests().get("head_object") == 2 and not len(running.engine.queue))
+
+        assert running.view("ingress").journal_rows == 1
+        assert running.requests()["head_object"] == 2
+    assert (device.inbox / "f").read_bytes() == b"kept"
+
+
+async def test_i1_notification_without_the_token_leads_to_no_request(
+    device, witness, until, listening, unused_tcp_port
+):
+    """I1: whoever does not have the token cannot make replicator ask for anything."""
+    await witness.put("incoming/f", b"x")
+    async with device.running(device.ingress(), **listening) as running:
+        await until(lambda: running.view("ingress").journal_rows == 1)
+        before = running.requests()
+
+        assert await _notify(unused_tcp_port, _notification(witness.bucket, "incoming/f"), token="wrong") == 401
+        assert running.requests() == before
+
+
+async def test_i3_announced_removal_forgets_the_row_and_leaves_the_file(
+    device, witness, until, listening, unused_tcp_port
+):
+    """I3: a removal that was announced, and that a HEAD confirms, ends as two listings would."""
+    await witness.put("incoming/f", b"stays")
+    async with device.running(device.ingress(), **listening) as running:
+        await until(lambda: running.view("ingress").journal_rows == 1)
+        await witness.delete("incoming/f")
+        body = _notification(witness.bucket, "incoming/f", "ObjectRemoved:Delete")
+        assert await _notify(unused_tcp_port, body) == 204
+
+        await until(lambda: running.view("ingress").journal_rows == 0)
+    assert (device.inbox / "f").read_bytes() == b"stays"
+
+
+async def test_i1_flood_of_notifications_is_left_to_the_next_listing(
+    device, witness, until, listening, unused_tcp_port
+):
+    """I1: more changes than one body may tell lead to no request of their own, but no marker hides them either."""
+    await witness.put("incoming/_manifest", b"version 1")
+    target = device.ingress(ingress_marker="_manifest")
+    async with device.running(target, **(listening | {"sweep_interval_s": "1"})) as running:
+        await running.in_step()
+        await running.swept()
+        await witness.put("incoming/late", b"announced among many")
+        body = {"Records": _notification(witness.bucket, "incoming/late")["Records"] * 1001}
+        assert await _notify(unused_tcp_port, body) == 204
+
+        await until((device.inbox / "late").exists)
+        assert running.requests()["get_object"] == 2
+
+
+def _generations(device, **options):
+    """An ingress target that publishes whole sets, as the configuration would build it."""
+    return device.ingress("in/.incoming", ingress_marker="_set", ingress_publish="generation", **options)
+
+
+def _sums(**files: bytes) -> bytes:
+    """A manifest as md5sum writes it."""
+    return b"".join(hashlib.md5(body).hexdigest().encode() + f"  {name}\n".encode() for name, body in files.items())
+
+
+async def _put_set(witness, **files: bytes) -> None:
+    """The files of a set, and its manifest last."""
+    for name, body in files.items():
+        await witness.put(f"incoming/{name}", body)
+    await witness.put("incoming/_set", _sums(**files))
+
+
+def _seen(device) -> dict[str, bytes]:
+    """What a reader of `current` sees, which is one generation: the link is read once."""
+    try:
+        top = device.inbox / os.readlink(device.inbox / "current")
+    except FileNotFoundError:
+        return {}
+    return {path.relative_to(top).as_posix(): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+async def test_i2_readers_of_generations_never_see_a_mixed_set(device, witness, until):
+    """I2: while sets follow each other, a reader that reads the link once sees all files of one set, and no other."""
+    names = [f"part{number}" for number in range(5)]
+    mixed: list[dict[str, bytes]] = []
+    seen: set[bytes] = set()
+    is_over = threading.Event()
+
+    def read():
+        while not is_over.is_set():
+            bodies = {name: body for name, body in _seen(device).items() if name != "_set"}
+            if bodies and (sorted(bodies) != names or len(set(bodies.values())) != 1):
+                mixed.append(bodies)
+            seen.update(bodies.values())
+
+    async with device.running(_generations(device)):
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for body in (b"1", b"2", b"3", b"4"):
+                await _put_set(witness, **dict.fromkeys(names, body))
+                await until(lambda body=body: body in seen)
+        finally:
+            is_over.set()
+            reader.join()
+
+        assert mixed == []
+        await until(lambda: len(list((device.inbox / ".generations").iterdir())) == 2)
+        assert not [path for path in device.inbox.rglob("*") if "sync-conflict" in path.name]
+
+
+async def test_i2_set_that_lacks_a_file_stays_out_of_sight_until_it_is_whole(device, witness, until):
+    """I2: the state says what is waited for; readers keep the old set; the file that comes late completes the new."""
+    await _put_set(witness, model=b"1", labels=b"1")
+    async with device.running(_generations(device, ingress_audit_s=1.0)) as running:
+        await until(lambda: _seen(device).get("model") == b"1")
+        await witness.put("incoming/model", b"2")
+        await witness.put("incoming/_set", _sums(model=b"2", labels=b"1", extra=b"2"))
+        await until(lambda: "'extra'" in running.view("ingress").reason)
+
+        assert running.view("ingress").state == "behind"
+        assert running.view("ingress").generation.waits == running.view("ingress").reason
+        assert running.view("ingress").path == str(device.inbox / "current")
+        assert (device.inbox / ".incoming/model").read_bytes() == b"2"
+        assert _seen(device)["model"] == b"1"
+        await witness.put("incoming/extra", b"2")
+        await until(lambda: _seen(device).get("extra") == b"2")
+        await running.in_step()
+
+        assert running.view("ingress").generation.id == os.readlink(device.inbox / "current").rpartition("/")[2]
+        assert b"replicator_generation_timestamp_seconds{" in _metrics(running)
+
+
+def _metrics(running) -> bytes:
+    running.engine.metrics.publish(running.supervisor.snapshot())
+    return running.engine.metrics.render()
+
+
+async def test_i2_names_alone_make_a_set_only_with_a_manifest_that_is_newer(device, witness, until):
+    """I2: a file that was overwritten after the manifest belongs to the next set, which that one has to announce."""
+    await witness.put("incoming/a", b"1")
+    await witness.put("incoming/b", b"1")
+    await witness.put("incoming/_set", b"# version 1\na\nb\n")
+    async with device.running(_generations(device, ingress_audit_s=1.0)) as running:
+        await until(lambda: _seen(device).get("a") == b"1")
+        written = (await witness.head("incoming/_set"))["LastModified"].timestamp()
+        await until(lambda: time.time() > written + 1)  # it has whole seconds
+        await witness.put("incoming/a", b"2")
+        await until(lambda: "'a' is newer" in running.view("ingress").reason)
+        assert _seen(device)["a"] == b"1"
+
+        await witness.put("incoming/b", b"2")
+        await witness.put("incoming/_set", b"# version 1\na\nb\n")
+        await until(lambda: _seen(device).get("a") == b"2")
+
+    assert _seen(device)["b"] == b"2"
+
+
+async def test_i2_one_pass_publishes_and_says_what_it_could_not(device, witness):
+    """I2: `sync` ends with the set in force; one whose link is in somebody's way ends blocked, with the next step."""
+    await _put_set(witness, **{"sub/model": b"1"})
+    snapshot = await device.sync(_generations(device))
+    assert snapshot.targets[0].state == "in-step"
+    assert _seen(device)["sub/model"] == b"1"
+    (device.inbox / "current").unlink()
+    device.write("in/current/mine")
+
+    snapshot = await device.sync(_generations(device))
+
+    assert snapshot.targets[0].state == "blocked"
+    assert "'current' is not a link of replicator's" in snapshot.targets[0].reason
+    assert (device.inbox / "current/mine").read_bytes() == b"content"

@@ -248,7 +248,7 @@ def tree_of(text: str) -> list[str]:
 
 
 # Names of what a run makes, which no tree has.
-MADE = {".replicator/tmp", ".venv/.demo"}
+MADE = {".replicator/canary", ".replicator/tmp", ".venv/.demo"}
 
 
 def test_names_in_the_architecture_exist():
