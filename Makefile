@@ -19,7 +19,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format format-check lint types contracts unit lock clean
-.PHONY: bench bench-idle bench-resume bench-burst
+.PHONY: bench bench-idle bench-detect bench-resume bench-burst
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ bench: $(VENV)/.demo $(BENCH)/.made $(STUB) ## beside s5cmd, rclone and aws, on 
 
 bench-idle: $(VENV)/.demo ## latency from close() to visible, and the cost of an idle minute
 	$(BIN)/python benchmarks/idle.py $(ARGS)
+
+bench-detect: $(VENV)/.demo $(BENCH)/.made $(STUB) ## what noticing changes costs, beside pollers (ARGS="--quick")
+	$(BENCH)/bin/python benchmarks/detect.py $(ARGS)
 
 bench-resume: $(VENV)/.demo $(BENCH)/.made $(STUB) ## what a killed upload sends again (ARGS="--gib 1")
 	$(BENCH)/bin/python benchmarks/resume.py $(ARGS)

@@ -92,20 +92,30 @@ def requests_of(run: Run) -> str:
     )
 
 
-def write(tables: list[Table], peers: list[Peer], stem: str) -> list[Path]:
-    """Leave the results beside the earlier ones. Returns where."""
-    folder = HERE / "results"
-    folder.mkdir(exist_ok=True)
-    report = {
+def report(tables: list[Table], peers: list[Peer]) -> dict[str, Any]:
+    return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(),
         "versions": {peer.name: peer.version_text() for peer in peers},
         "rows": [_row(table, peer) for table in tables for peer in table.runs],
     }
+
+
+def keep(report: dict[str, Any], stem: str) -> Path:
+    """Leave a report beside the earlier ones. Returns where."""
+    folder = HERE / "results"
+    folder.mkdir(exist_ok=True)
     text = folder / f"{stem}.json"
     text.write_text(json.dumps(report, indent=1) + "\n")
-    picture = folder / f"{stem}.png"
-    _draw(tables, report, picture)
+    return text
+
+
+def write(tables: list[Table], peers: list[Peer], stem: str) -> list[Path]:
+    """Leave the results, and a picture of them. Returns where."""
+    told = report(tables, peers)
+    text = keep(told, stem)
+    picture = text.with_suffix(".png")
+    _draw(tables, told, picture)
     return [text, picture]
 
 
