@@ -83,7 +83,9 @@ def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
     # While the endpoint is away every path fails in the same way: that is one fault, and it is the target's.
     shared = closed.reason if closed else ""
     failing = [job for job in jobs if job.is_failing and job.error and job.error.reason != shared]
-    skipped = patrol.report.skipped if patrol.report else {}
+    failing_names = {job.relpath for job in failing}  # told once, as failing: a sweep may have met them as well
+    left_out = patrol.report.skipped if patrol.report else {}
+    skipped = {name: why for name, why in left_out.items() if name not in failing_names}
     state, reason, fix = _state(engine, patrol, jobs, failing)
     rows, row_bytes = lane.journal.totals(lane.number)
     return TargetView(
