@@ -279,6 +279,28 @@ def status(loaded: Loaded, as_json: Json = False) -> int:  # noqa: FBT002
 
 
 @app.command()
+@with_settings
+def explain(
+    loaded: Loaded,
+    path: Annotated[str, typer.Argument(help="A path on the device or beneath its export, or an object key.")],
+    as_json: Json = False,  # noqa: FBT002
+) -> int:
+    """Ask the running replicator about one file: where it stands, and why. Exit code 0 when it needs nothing."""
+    from replicator.observe.explanation import Verdict, to_json
+    from replicator.observe.http import fetch_explanation
+    from replicator.observe.render_explanation import render_explanation
+
+    explanation = asyncio.run(fetch_explanation(loaded.settings.http_listen, path))
+    if as_json:
+        _print_json(to_json(explanation))
+    else:
+        _console().print(render_explanation(explanation))
+    if explanation.verdict is Verdict.UNKNOWN:
+        return EXIT_FAILED
+    return 0 if explanation.verdict in (Verdict.IN_STEP, Verdict.LEFT_OUT) else EXIT_SOME_FAILING
+
+
+@app.command()
 def demo(
     seconds: Annotated[float, typer.Option(help="End by itself after so long; 0 runs until Ctrl-C.")] = 0.0,
     port: Annotated[int, typer.Option(help="Port of the demo's S3 server; 0 takes a free one.")] = 0,

@@ -123,17 +123,29 @@ def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
 
 def _state(engine: Engine, patrol: Patrol, jobs: list[Job], failing: list[Job]) -> tuple[State, str, str]:
     """The state, and where it needs one, its reason and the safe next step."""
-    report, error = patrol.report, engine.gate(patrol.lane.target).error or patrol.error
-    if report and report.blocked:
-        return State.BLOCKED, report.blocked, report.fix
-    if error:
-        where = "" if isinstance(error, JournalFull | BudgetSpent) else f"{patrol.lane.target.storage.endpoint}: "
-        return State.BLOCKED, f"{where}{error}", next(fix for kind, fix in _FIXES if isinstance(error, kind))
-    if report is None:
+    if block := block_of(engine, patrol):
+        return State.BLOCKED, *block
+    if patrol.report is None:
         return State.STARTING, "", ""
     if failing:
         return State.FAILING, "", ""  # the failing files say it themselves
     return _visibility(engine, patrol.lane, has_jobs=bool(jobs))
+
+
+def block_of(engine: Engine, patrol: Patrol) -> tuple[str, str] | None:
+    """Why nothing of the target moves, and the safe next step; None while nothing is in its way."""
+    report, error = patrol.report, engine.gate(patrol.lane.target).error or patrol.error
+    if report and report.blocked:
+        return report.blocked, report.fix
+    if error:
+        where = "" if isinstance(error, JournalFull | BudgetSpent) else f"{patrol.lane.target.storage.endpoint}: "
+        return f"{where}{error}", fix_of(error)
+    return None
+
+
+def fix_of(error: TransferError) -> str:
+    """The safe next step for what an endpoint, or the means behind it, refuses."""
+    return next(fix for kind, fix in _FIXES if isinstance(error, kind))
 
 
 def _visibility(engine: Engine, lane: Lane, *, has_jobs: bool) -> tuple[State, str, str]:

@@ -8,6 +8,7 @@ Source: Kubernetes pod lifecycle (SIGTERM, then SIGKILL after the grace period):
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -21,6 +22,7 @@ from replicator.config.sources.source import Source
 from replicator.detect.announce import announce
 from replicator.engine import Engine
 from replicator.errors import ConfigError, ReplicatorError
+from replicator.explain import explain
 from replicator.model import Target
 from replicator.observe import http, logs
 from replicator.observe.metrics import Metrics
@@ -86,6 +88,7 @@ class Supervisor:
             metrics=self._engine.metrics,
             complaints=self._complaints,
             inbox=_inbox(self._engine),
+            explain=functools.partial(explain, self._engine),
         )
         log.info("listening", address=server.address)
         try:
@@ -167,8 +170,7 @@ class Supervisor:
         sending.cancel()
         skip.cancel()
         for patrol in self._engine.patrols.values():
-            left = self._engine.queue.jobs(patrol.lane)
-            if left:
+            if left := self._engine.queue.jobs(patrol.lane):
                 log.warning(
                     "left for the next start",
                     target=patrol.lane.target.id,

@@ -9,16 +9,22 @@ import asyncio
 import contextlib
 import errno
 import json
+import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote_from_bytes
 
 from replicator.errors import ConfigError, Unavailable
+from replicator.observe.explanation import QUERY_BYTES, Explanation
+from replicator.observe.explanation import from_json as explanation_from
 from replicator.observe.listener import BACKLOG, Listener
 from replicator.observe.metrics import Metrics
-from replicator.observe.pages import Inbox, Pages
-from replicator.observe.request import Answer, Refused
+from replicator.observe.pages import Explain, Inbox, Pages
+from replicator.observe.request import Refused
 from replicator.observe.status import Snapshot, from_json
+
+_T = TypeVar("_T")
 
 _LOOP_TIMEOUT_S = 5.0
 """The event loop answers within milliseconds; a probe should hear that it does not before it gives up."""
@@ -48,17 +54,18 @@ async def serve(
     metrics: Metrics,
     complaints: Callable[[], Sequence[str]],
     inbox: Inbox | None = None,
+    explain: Explain | None = None,
 ) -> Server:
     """Answer at `listen` (host:port) until closed. `complaints` says what in this process is not alive.
 
-    The three are called on this event loop only. Without `inbox` there is no /notify.
+    All are called on this event loop only. Without `inbox` there is no /notify, without `explain` no /explain.
     Raises ConfigError when `listen` is malformed or cannot be bound.
     """
     host, port = _split(listen)
     loop = asyncio.get_running_loop()
 
-    def ask(deed: Callable[[], Answer]) -> Answer:
-        async def answer() -> Answer:
+    def ask(deed: Callable[[], _T]) -> _T:
+        async def answer() -> _T:
             return deed()
 
         asked = asyncio.run_coroutine_threadsafe(answer(), loop)
@@ -74,7 +81,7 @@ async def serve(
     except (OSError, UnicodeError) as exc:
         problem = getattr(exc, "strerror", None) or type(exc).__name__
         raise _listen_error(f"cannot listen on {listen!r}: {problem}") from exc
-    pages = Pages(ask=ask, snapshot=snapshot, metrics=metrics, complaints=complaints, inbox=inbox)
+    pages = Pages(ask=ask, snapshot=snapshot, metrics=metrics, complaints=complaints, inbox=inbox, explain=explain)
     bound_host, bound_port = sockets[0].getsockname()[:2]
     address = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
     return Server(Listener(sockets, pages.respond), address)
@@ -118,15 +125,31 @@ def _listen_error(problem: str) -> ConfigError:
 
 async def fetch_status(listen: str) -> Snapshot:
     """Ask the replicator that serves at `listen` for its status. Raises Unavailable, or ConfigError for `listen`."""
+    return await _fetch(listen, "/status", from_json, "a status")
+
+
+async def fetch_explanation(listen: str, asked: str) -> Explanation:
+    """Ask the replicator that serves at `listen` where `asked` stands.
+
+    Raises Unavailable, or ConfigError for `listen` and for a question that is empty or too long.
+    """
+    query = f"path={quote_from_bytes(os.fsencode(asked))}"
+    if not asked or len(query) > QUERY_BYTES:
+        problem = "is empty" if not asked else f"is longer than {QUERY_BYTES} bytes as a query"
+        raise ConfigError(where="PATH", problem=problem, fix="Give a path on the device or an object key")
+    return await _fetch(listen, f"/explain?{query}", explanation_from, "an explanation")
+
+
+async def _fetch(listen: str, page: str, read: Callable[[object], _T], noun: str) -> _T:
     host, port = _split(listen)
-    url = f"http://{listen}/status"
+    url = f"http://{listen}{page.partition('?')[0]}"
     try:
         async with asyncio.timeout(_FETCH_TIMEOUT_S):
-            return from_json(json.loads(await _get(host, port, b"/status")))
+            return read(json.loads(await _get(host, port, page.encode())))
     except (OSError, UnicodeError) as exc:  # a timeout is an OSError; a name may not be one
-        raise _no_status(url, "gave no answer") from exc
+        raise _no_answer(url, "gave no answer") from exc
     except ValueError as exc:
-        raise _no_status(url, "answered something else than a status of this version") from exc
+        raise _no_answer(url, f"answered something else than {noun} of this version") from exc
 
 
 async def _get(host: str, port: int, path: bytes) -> bytes:
@@ -146,7 +169,7 @@ async def _get(host: str, port: int, path: bytes) -> bytes:
     raise ValueError("too much")
 
 
-def _no_status(url: str, problem: str) -> Unavailable:
+def _no_answer(url: str, problem: str) -> Unavailable:
     return Unavailable(
         f"{url} {problem}: is replicator running? Start it with `replicator run`, or set http_listen to its address"
     )

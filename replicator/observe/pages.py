@@ -1,4 +1,4 @@
-"""What is answered at which path: metrics, health, readiness, status, a page with the verdict; event notifications.
+"""What is answered at which path: metrics, health, readiness, status, where one file stands, a page; notifications.
 
 Read-only, but for /notify: it takes names that are worth a look, from whoever has the token. Never: a request of ours
 because of one of theirs, a debug handler, a file, a script. The health check answers for this process
@@ -12,10 +12,12 @@ import html
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from urllib.parse import parse_qs
 
 from pydantic import SecretStr
 
-from replicator.observe import logs, words
+from replicator.observe import explanation, logs, words
 from replicator.observe.metrics import Metrics
 from replicator.observe.notifications import Notice, notice_of
 from replicator.observe.request import Answer, Refused, Request
@@ -34,6 +36,18 @@ _NOTICE_BYTES = 2**20
 """A store sends some hundred bytes an event."""
 _NOTICE_TIMEOUT_S = 10.0
 _CHALLENGE = 'Bearer, Basic realm="replicator"'
+_JSON = "application/json; charset=utf-8"
+
+_T = TypeVar("_T")
+
+Explain = Callable[[str], Callable[[], explanation.Explanation]]
+"""Takes what is asked for and gives what looks there: that blocks, and may be called on any thread."""
+
+
+class Ask(Protocol):
+    """Computes something where what it is about is at home. Raises Refused when that takes too long."""
+
+    def __call__(self, deed: Callable[[], _T]) -> _T: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +59,24 @@ class Inbox:
 
 
 class Pages:
-    """Every path with its answer. `ask` computes one where `snapshot`, `complaints` and the inbox are at home."""
+    """Every path with its answer. `snapshot`, `complaints`, the inbox and `explain` are called through `ask`."""
 
     def __init__(
         self,
         *,
-        ask: Callable[[Callable[[], Answer]], Answer],
+        ask: Ask,
         snapshot: Callable[[], Snapshot],
         metrics: Metrics,
         complaints: Callable[[], Sequence[str]],
         inbox: Inbox | None,
+        explain: Explain | None,
     ) -> None:
         self._ask = ask
         self._snapshot = snapshot
         self._metrics = metrics
         self._complaints = complaints
         self._inbox = inbox
+        self._explain = explain
         self._pages = {
             "/status": self._status,
             "/readyz": self._readiness,
@@ -73,12 +89,20 @@ class Pages:
         """The answer to `request`, on whatever thread. Raises Refused."""
         if request.path == "/notify" and self._inbox:
             return self._notify(request, self._inbox)
+        if request.path == "/explain" and self._explain:
+            return self._explanation(request, self._explain)
         page = self._pages.get(request.path)
         if not page:
             raise Refused(404, "there is no such page; / lists what is here")
-        if request.method not in {"GET", "HEAD"}:
-            raise Refused(405, "this page can be read only", Allow="GET,HEAD")
+        _check_reads(request)
         return self._ask(page)
+
+    def _explanation(self, request: Request, explain: Explain) -> Answer:
+        """The disk is looked at on this thread, so that the event loop never waits for it."""
+        _check_reads(request)
+        asked = _asked_in(request.query)
+        look = self._ask(lambda: explain(asked))
+        return Answer(200, json.dumps(explanation.to_json(look())).encode(), _JSON)
 
     def _exposition(self) -> Answer:
         self._metrics.publish(self._snapshot())
@@ -92,7 +116,7 @@ class Pages:
         return _verdict_of("ready", () if now.is_ready else now.not_ready or ("not ready",))
 
     def _status(self) -> Answer:
-        return Answer(200, json.dumps(to_json(self._snapshot())).encode(), "application/json; charset=utf-8")
+        return Answer(200, json.dumps(to_json(self._snapshot())).encode(), _JSON)
 
     def _page(self) -> Answer:
         now = self._snapshot()
@@ -118,6 +142,25 @@ class Pages:
             return Answer(204)
 
         return self._ask(hand_on)
+
+
+def _check_reads(request: Request) -> None:
+    if request.method not in {"GET", "HEAD"}:
+        raise Refused(405, "this page can be read only", Allow="GET,HEAD")
+
+
+def _asked_in(query: str) -> str:
+    """What /explain?path=... asks for, percent-encoded bytes of any name. Raises Refused."""
+    if len(query) > explanation.QUERY_BYTES:
+        raise Refused(400, f"the query is longer than {explanation.QUERY_BYTES} bytes")
+    try:
+        values = parse_qs(query, strict_parsing=True, errors="surrogateescape", max_num_fields=1)
+    except ValueError:
+        values = {}
+    match values:
+        case {"path": [asked]} if query.isascii():
+            return asked
+    raise Refused(400, "the query has to be path= and a path or key, percent-encoded")
 
 
 def _verdict_of(good: str, problems: Sequence[str]) -> Answer:

@@ -116,10 +116,10 @@ class Request:
         self.method = head.command
         self.headers = head.headers
         """Names in any case; of values that come twice the first."""
-        self.path = ""
-        """As it was sent, without the query; '' for what is no path."""
+        self.path = self.query = ""
+        """As they were sent; '' for what is no path."""
         with contextlib.suppress(ValueError):
-            self.path = urlsplit(head.path).path
+            _, _, self.path, self.query, _ = urlsplit(head.path)
 
     def body(self, *, at_most: int, within_s: float) -> bytes:
         """All of the body. Raises Refused for one that is too large, too slow, cut, or of unknown length."""

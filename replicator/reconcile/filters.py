@@ -21,6 +21,16 @@ def is_included(relpath: str, options: TargetOptions) -> bool:
     return not options.include or any(_matches(pattern, relpath) for pattern in options.include)
 
 
+def leaving_out(relpath: str, options: TargetOptions) -> str:
+    """The rule that leaves this path out, in words; '' when `is_included`."""
+    if is_included(relpath, options):
+        return ""
+    place = first_match(relpath, options.exclude)
+    if place < len(options.exclude):
+        return f"exclude {options.exclude[place]}"
+    return f"no match in include {', '.join(options.include)}"
+
+
 def first_match(relpath: str, patterns: Sequence[str]) -> int:
     """The place of the first pattern that matches, or how many there are when none does."""
     return next((place for place, pattern in enumerate(patterns) if _matches(pattern, relpath)), len(patterns))

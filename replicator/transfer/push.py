@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from replicator.checksum import checksum_of, composite_etag, part_size_of
 from replicator.errors import SourceChanged
-from replicator.model import Row, Upload
+from replicator.model import Fingerprint, Row, Upload
 from replicator.stores.files.export import OpenFile
 from replicator.transfer.content import Content, part_metadata, part_size_for, whole_metadata
 from replicator.transfer.outcome import Parcel
@@ -110,10 +110,14 @@ def _check_settled(parcel: Parcel, waited_s: float) -> None:
     if has_writer:
         return  # a file that never closes ships as it is, provided that it holds still while it is read
     # The kernel does not tell: the file must at least have been quiet.
-    age_s = time.time() - max(file.fingerprint.mtime_ns, file.fingerprint.ctime_ns) / 1e9
-    if 0 <= age_s < means.quiet_s:
-        wait_s = means.quiet_s - age_s
+    if wait_s := quiet_left_s(file.fingerprint, means.quiet_s):
         raise SourceChanged("it was written a moment ago; it is sent once it is quiet", retry_after_s=wait_s)
+
+
+def quiet_left_s(version: Fingerprint, quiet_s: float) -> float:
+    """Seconds until a file of this version has been quiet for `quiet_s`; 0.0 when it has, or is of the future."""
+    age_s = time.time() - max(version.mtime_ns, version.ctime_ns) / 1e9
+    return quiet_s - age_s if 0 <= age_s < quiet_s else 0.0
 
 
 def _read(parcel: Parcel) -> Loaded:

@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from replicator.errors import ConfigError, Unavailable
-from replicator.observe.http import fetch_status, serve
+from replicator.observe.explanation import QUERY_BYTES, Explanation
+from replicator.observe.http import fetch_explanation, fetch_status, serve
 from replicator.observe.metrics import Metrics
 from replicator.observe.notifications import Change, Notice
 from replicator.observe.pages import Inbox
@@ -546,6 +547,92 @@ class TestFetchStatus:
         """An empty setting means that there is no server to ask."""
         with pytest.raises(ConfigError, match="http_listen"):
             await fetch_status("")
+
+
+class TestExplain:
+    """How one path is asked about."""
+
+    @pytest.fixture
+    def asked(self):
+        return []
+
+    @pytest.fixture
+    async def explaining(self, world, asked):
+        """Keeps what it was asked, and on which threads it was told to look where and looked."""
+
+        def explain(path):
+            told_on = threading.current_thread()
+
+            def look():
+                asked.append((path, told_on, threading.current_thread()))
+                return Explanation(path, 1.0)
+
+            return look
+
+        running = await serve(
+            "127.0.0.1:0", snapshot=lambda: world.snapshot, metrics=Metrics(), complaints=list, explain=explain
+        )
+        yield running
+        await running.close()
+
+    async def test_any_name_arrives_as_it_was_asked(self, explaining, asked, hostile_names):
+        """Spaces, signs and bytes that are not UTF-8; a lone surrogate is no name and no crash."""
+        names = [name for name in hostile_names if "\ud800" not in name]
+        for name in [*names, "a+b&path=c%41#x?y", "/" * 9]:
+            assert (await fetch_explanation(explaining.address, name)).asked == name
+
+    async def test_disk_is_looked_at_beside_the_event_loop(self, explaining, asked):
+        """Where to look is told on the loop; looking, which may last, is done on the request's thread."""
+        await fetch_explanation(explaining.address, "a")
+
+        ((_, told_on, looked_on),) = asked
+        assert told_on is threading.current_thread()
+        assert looked_on is not told_on
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "",
+            "?",
+            "?path",
+            "?path=",
+            "?path=a&path=b",
+            "?path=a&x=1",
+            "?other=a",
+            "?path=\u00e9",
+            f"?path={'a' * QUERY_BYTES}",
+        ],
+        ids=lambda query: query[:20],
+    )
+    async def test_bad_question_is_refused_with_one_sentence(self, explaining, asked, query):
+        """400, and nothing is looked at."""
+        answer = await speak(explaining.address, f"GET /explain{query} HTTP/1.0\r\n\r\n".encode())
+
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b"\n")
+        assert asked == []
+
+    async def test_question_has_a_bound(self, explaining):
+        """Up to 4 KiB; what is longer, or nothing at all, is told before anybody is asked."""
+        fits = "a" * (QUERY_BYTES - len("path="))
+
+        assert (await fetch_explanation(explaining.address, fits)).asked == fits
+        for wrong in (fits + "a", ""):
+            with pytest.raises(ConfigError, match="PATH"):
+                await fetch_explanation(explaining.address, wrong)
+
+    @pytest.mark.parametrize("method", ["POST", "DELETE"])
+    async def test_it_can_be_read_only(self, explaining, asked, method):
+        """405 for anything else."""
+        answer = await speak(explaining.address, f"{method} /explain?path=a HTTP/1.0\r\n\r\n".encode())
+
+        assert answer.startswith(b"HTTP/1.1 405 ")
+        assert asked == []
+
+    async def test_server_that_cannot_explain_is_told_apart(self, server):
+        """An older replicator at that address is no crash."""
+        with pytest.raises(Unavailable, match="something else than an explanation"):
+            await fetch_explanation(server.address, "a")
 
 
 TOKEN = "token-of-a-test-0123"
