@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -291,6 +292,8 @@ def explain(
     from replicator.observe.render_explanation import render_explanation
 
     explanation = asyncio.run(fetch_explanation(loaded.settings.http_listen, path))
+    if explanation.verdict is Verdict.UNKNOWN and not path.startswith(("/", "s3://")):  # as the shell completes it
+        explanation = asyncio.run(fetch_explanation(loaded.settings.http_listen, str(Path.cwd() / path)))
     if as_json:
         _print_json(to_json(explanation))
     else:

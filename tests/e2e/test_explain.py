@@ -33,6 +33,7 @@ async def is_known(running) -> bool:
 STANDINGS = [
     ("out/sent", 0, ["in step", "verified", "nobody has it open"]),
     ("{home}/export/out/sent", 0, ["{home}/export/out/sent -> s3://"]),
+    ("export/out/sent", 0, ["{home}/export/out/sent -> s3://"]),
     ("out/scratch.tmp", 0, ["left out by rule: exclude *.tmp"]),
     ("out/open", 4, ["waits for its writer", "says the kernel", "attempt"]),
     ("incoming/taken/f", 4, ["failing: refused", "is a file where a directory is needed", "attempt 2"]),
