@@ -225,6 +225,26 @@ def verify(
 
 @app.command()
 @with_settings
+def doctor(loaded: Loaded, as_json: Json = False) -> int:  # noqa: FBT002
+    """Look at this device and at the endpoint, and say what stands in the way; runs beside a running replicator."""
+    from replicator.doctor.examination import CONFIGURATION, examine
+    from replicator.doctor.findings import Verdict
+
+    findings = []
+    for finding in examine(loaded.settings, lambda: _targets(loaded)):
+        findings.append(finding)
+        if not as_json:
+            _console().print(finding.as_line(), markup=False)
+    bad = [finding for finding in findings if finding.verdict is Verdict.FAILED]
+    if as_json:
+        _print_json([finding.as_json() for finding in findings])
+    if any(finding.check == CONFIGURATION for finding in bad):
+        return EXIT_CONFIG
+    return EXIT_FAILED if bad else 0
+
+
+@app.command()
+@with_settings
 def targets(loaded: Loaded, as_json: Json = False) -> None:  # noqa: FBT002
     """Print what is mapped to what, and where each mapping came from."""
     from replicator.report import path_of, url_of

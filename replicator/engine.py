@@ -40,6 +40,17 @@ _SPARE_CONNECTIONS = 4
 """For listings and parts beside the whole-object transfers."""
 
 
+def limits_of(settings: Settings) -> Limits:
+    """What settings let a store take of the network, and of time."""
+    return Limits(
+        connections=settings.transfers + _SPARE_CONNECTIONS,
+        connect_timeout_s=settings.connect_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        min_rate_bytes_s=settings.min_rate_bytes_s,
+        part_size_bytes=settings.part_size_bytes,
+    )
+
+
 @dataclass(slots=True)
 class _Endpoint:
     """A store that lanes share, the gate before it, and how many lanes use it."""
@@ -194,13 +205,7 @@ class Engine:
             store = open_store(
                 self.settings.s3_engine,
                 storage,
-                Limits(
-                    connections=self.settings.transfers + _SPARE_CONNECTIONS,
-                    connect_timeout_s=self.settings.connect_timeout_s,
-                    read_timeout_s=self.settings.read_timeout_s,
-                    min_rate_bytes_s=self.settings.min_rate_bytes_s,
-                    part_size_bytes=self.settings.part_size_bytes,
-                ),
+                limits_of(self.settings),
                 on_request=self.metrics.requested,
             )
             self._endpoints[storage] = _Endpoint(store, Gate(self._policy, Concurrency(self.settings.transfers)))

@@ -30,6 +30,16 @@ def tightest_watch_limit() -> tuple[str, int | None]:
     return name, value
 
 
+def event_queues() -> int | None:
+    """How many inotify queues one user may have."""
+    return _number("/proc/sys/fs/inotify/max_user_instances")
+
+
+def queued_events() -> int | None:
+    """How many events a queue holds before it throws the next ones away."""
+    return _number("/proc/sys/fs/inotify/max_queued_events")
+
+
 def _number(path: str) -> int | None:
     try:
         return int(Path(path).read_text(encoding="ascii"))

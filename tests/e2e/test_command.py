@@ -307,5 +307,5 @@ async def test_help_names_every_command(bare):
     result = await bare("--help")
 
     assert result.code == 0
-    for command in ("run", "sync", "status", "explain", "verify", "targets", "settings", "demo"):
+    for command in ("run", "sync", "status", "explain", "verify", "doctor", "targets", "settings", "demo"):
         assert f" {command} " in result.out
