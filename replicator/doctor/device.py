@@ -108,7 +108,7 @@ def file_system(trial: Trial, settings: Settings) -> Answer:
             f"on {kind} no event tells of what other machines change; a sweep finds it, every {sweep}",
             "use a local file system where that is too late",
         )
-    return ok(f"{kind or 'unknown type'}: every change makes an event")
+    return ok(f"{kind}: every change makes an event" if kind else "the kernel does not tell its type")
 
 
 def mapped(target: Target) -> Answer:

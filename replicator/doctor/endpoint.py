@@ -12,7 +12,7 @@ from functools import partial
 from replicator.config.settings import Settings
 from replicator.doctor.findings import Answer, Check, failed, ok, warning
 from replicator.engine import limits_of
-from replicator.errors import Permanent, TransferError
+from replicator.errors import Permanent, TransferError, Unavailable
 from replicator.model import Direction, Storage, Target
 from replicator.observe import logs, words
 from replicator.report import url_of
@@ -75,7 +75,7 @@ def _served(
 ) -> Iterator[Check]:
     endpoint, once_s = storage.endpoint, _once_s(limits)
     look = partial(latency, store, str(targets[0].prefix), why_not)
-    yield Check("requests", endpoint, look, _ROUNDS * once_s, needs=endpoint)
+    yield Check("requests", endpoint, look, _ROUNDS * once_s, is_gate=True, needs=endpoint)
     for target in targets:
         yield Check("bucket", url_of(target), partial(bucket, store, target), 2 * once_s, needs=endpoint)
         if target.direction is Direction.EGRESS:
@@ -106,7 +106,10 @@ def connection(storage: Storage, limits: Limits) -> Answer:
 
 def clock(storage: Storage, limits: Limits) -> Answer:
     """How far the device's clock is from the endpoint's."""
-    ahead_s = reach.clock_ahead_s(storage, limits)
+    try:
+        ahead_s = reach.clock_ahead_s(storage, limits)
+    except Unavailable:  # what is not signed may be cut off; signed requests follow
+        ahead_s = None
     if ahead_s is None:
         return warning("the endpoint does not tell its time", "see to it that the device's clock is set (NTP)")
     off = f"the device's clock is {words.age(abs(ahead_s))} {'ahead' if ahead_s > 0 else 'behind'}"

@@ -186,6 +186,15 @@ def test_dead_endpoint_is_told_once(new_target, new_settings):
     assert [(one.check, one.verdict) for one in found] == [("name", Verdict.OK), ("connection", Verdict.FAILED)]
 
 
+def test_endpoint_that_cuts_every_request_is_told_once(stub_s3, reply, new_target, new_settings):
+    """Its clock is not known, its requests fail; the bucket is not asked for."""
+    stub_s3.default = reply(is_reset=True)
+
+    found = list(carry_out(endpoint.checks(new_settings(), [new_target(storage=stub_s3.storage())])))
+
+    assert [(one.check, one.verdict) for one in found[2:]] == [("clock", Verdict.WARNING), ("requests", Verdict.FAILED)]
+
+
 def test_endpoints_are_examined_one_by_one(stub_s3, start_stub, new_target, new_settings):
     """Two targets of one storage share its checks; another storage has its own."""
     one, other = stub_s3.storage(), start_stub().storage()

@@ -5,8 +5,9 @@ from replicator.doctor.findings import Verdict
 from replicator.errors import ConfigError
 
 
-def test_targets_come_first_and_are_named(stub_s3, new_settings, new_target):
+def test_targets_come_first_and_are_named(stub_s3, reply, new_settings, new_target):
     """Device and endpoint follow, each target's directory and bucket among them."""
+    stub_s3.default = reply(403)
     target = new_target("ingress", "in", storage=stub_s3.storage())
 
     found = list(examine(new_settings(), lambda: (target,)))

@@ -41,6 +41,10 @@ def test_certificate_tells_when_it_ends(start_stub, authority, new_certificate, 
     stub = start_stub(server.server_context(tmp_path))
 
     contact = reach.connect(stub.storage(ca_pem=authority.pem), LIMITS)
+    reach.clock_ahead_s(
+        stub.storage(ca_pem=authority.pem), LIMITS
+    )  # once it is answered, the stub is done with the first
+    stub.wait_until_idle()
 
     assert contact.certificate_left_s == pytest.approx(2 * 86400, abs=60)
 
@@ -81,4 +85,4 @@ def test_endpoint_that_hangs_ends_in_time(stub_s3, reply):
     stub_s3.default = reply(delay_s=5)
 
     with pytest.raises(Unavailable, match="timeout"):
-        reach.clock_ahead_s(stub_s3.storage(), dataclasses.replace(LIMITS, read_timeout_s=0.1))
+        reach.clock_ahead_s(stub_s3.storage(), dataclasses.replace(LIMITS, connect_timeout_s=20, read_timeout_s=0.1))
