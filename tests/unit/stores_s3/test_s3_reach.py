@@ -1,8 +1,11 @@
 """What an endpoint tells without credentials."""
 
+import contextlib
 import dataclasses
 import datetime as dt
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 
 import pytest
@@ -29,24 +32,33 @@ def test_name_that_nobody_knows_is_told(stub_s3):
 
 def test_connection_without_tls_has_no_certificate(stub_s3):
     """And takes some time."""
-    contact = reach.connect(stub_s3.storage(), LIMITS)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        storage = stub_s3.storage(endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        contact = reach.connect(storage, LIMITS)
 
     assert contact.certificate_left_s is None
     assert contact.seconds > 0
 
 
-def test_certificate_tells_when_it_ends(start_stub, authority, new_certificate, tmp_path):
+def test_certificate_tells_when_it_ends(stub_s3, authority, new_certificate, tmp_path):
     """The time that is left is that of the endpoint's own certificate."""
     server = new_certificate("server", by=authority, life=dt.timedelta(days=3), age=dt.timedelta(days=1))
-    stub = start_stub(server.server_context(tmp_path))
-
-    contact = reach.connect(stub.storage(ca_pem=authority.pem), LIMITS)
-    reach.clock_ahead_s(
-        stub.storage(ca_pem=authority.pem), LIMITS
-    )  # once it is answered, the stub is done with the first
-    stub.wait_until_idle()
+    context = server.server_context(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+        storage = stub_s3.storage(endpoint=f"https://127.0.0.1:{listener.getsockname()[1]}", ca_pem=authority.pem)
+        serving = threads.submit(shake_hands, listener, context)
+        contact = reach.connect(storage, LIMITS)
+        serving.result(10)
 
     assert contact.certificate_left_s == pytest.approx(2 * 86400, abs=60)
+
+
+def shake_hands(listener, context):
+    """Take one connection and hold it until the other side has closed it."""
+    listener.settimeout(10)
+    connection, _ = listener.accept()
+    with connection, contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as tls:
+        tls.recv(1)
 
 
 def test_certificate_that_is_not_trusted_is_told(start_stub, authority, new_certificate, tmp_path):
