@@ -30,7 +30,7 @@ demo: $(VENV)/.demo ## see it work: an S3 server, a workload and replicator (ARG
 test: $(VENV)/.dev ## every test (ARGS="-k name")
 	$(BIN)/python -m pytest tests -q --durations=10 $(ARGS)
 
-check: format-check lint types contracts unit ## what a commit must pass, in under a minute
+check: format-check lint types contracts unit ## what a commit must pass, in a minute or two
 
 format: $(VENV)/.dev ## put the sources in their one form
 	$(BIN)/ruff format .
