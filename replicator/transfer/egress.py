@@ -46,8 +46,8 @@ class _Opened:
 def send(jobs: Sequence[Job], means: Means, go_on: Callable[[], bool]) -> Iterator[tuple[Job, Ending]]:
     """Bring the files' present versions into the bucket, one after the other; each job with how it ended.
 
-    All are looked at, and the small ones read, before the first request. Jobs that `go_on` came in between of are
-    not told of. Raises JournalError.
+    All are looked at, and the small ones read, before the first request. `go_on` is asked before each job's requests;
+    where it says no, the job is not begun and not yielded. Raises JournalError.
     """
     opened = []
     with means.budget.hold(len(jobs) * SMALL_BYTES):

@@ -31,8 +31,8 @@ from replicator.transfer.turns import SMALL_BYTES
 def fetch(jobs: Sequence[Job], means: Means, go_on: Callable[[], bool]) -> Iterator[tuple[Job, Ending]]:
     """Bring the objects' present versions onto the device; each job with how it ended.
 
-    All are looked at before the first is fetched, and the small ones are published together. Jobs that `go_on` came
-    in between of are not told of. Raises JournalError.
+    All are looked at before the first is fetched, and the small ones are published together. `go_on` is asked before
+    each job's requests; where it says no, the job is not begun and not yielded. Raises JournalError.
     """
     found = [(job, attempt(job, partial(_object, job))) for job in jobs if go_on()]
     with means.turn:
