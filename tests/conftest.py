@@ -29,6 +29,8 @@ from replicator.model import Storage
 if TYPE_CHECKING:  # half a second that rooms without S3 need not pay
     from replicator.stores.objects import ObjectStore
     from replicator.stores.s3.base import S3fsStore
+    from tests.device import Device
+    from tests.faults.proxy import Proxy
 
 _MOTO = """
 import sys
@@ -382,3 +384,29 @@ def engine(request) -> str:
 def open_any(open_store, engine) -> Callable[..., "ObjectStore"]:
     """`open_store` with every engine in turn."""
     return lambda storage, **settings: open_store(storage, engine, **settings)
+
+
+@pytest.fixture
+def device(tmp_path, storage) -> "Device":
+    """A device whose bucket is the test's."""
+    from tests.device import Device
+
+    return Device(tmp_path, storage)
+
+
+@pytest.fixture
+def proxy(s3_server) -> Iterator["Proxy"]:
+    """A fault proxy before the S3 server."""
+    from tests.faults.proxy import Proxy
+
+    one = Proxy(s3_server.endpoint)
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def far_device(tmp_path, storage, proxy) -> "Device":
+    """A device that reaches the test's bucket through the fault proxy."""
+    from tests.device import Device
+
+    return Device(tmp_path, dataclasses.replace(storage, endpoint=proxy.endpoint))
