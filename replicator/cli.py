@@ -21,6 +21,7 @@ import typer
 from replicator import __version__
 from replicator.config.settings import FLAGS, Loaded, load, text_of
 from replicator.config.sources.source import Source, make_source
+from replicator.controlplane.sidecar import VOLUMES_DIR, Form, Kept
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.model import Target
 from replicator.observe import logs, words
@@ -321,6 +322,30 @@ def explain(
     if explanation.verdict is Verdict.UNKNOWN:
         return EXIT_FAILED
     return 0 if explanation.verdict in (Verdict.IN_STEP, Verdict.LEFT_OUT) else EXIT_SOME_FAILING
+
+
+@app.command()
+def pod(
+    file: Annotated[Path, typer.Argument(help="A file with an EdgeWorkload.")],
+    *,
+    workload: Annotated[str, typer.Option(help="Which one, where the file has several.")] = "",
+    sidecar: Annotated[Form, typer.Option(help="native: Kubernetes 1.29; container: older ones, podman.")] = Form.NONE,
+    claim: Annotated[str, typer.Option(help="The bucket claim that the sidecar uses.")] = "",
+    external: Annotated[str, typer.Option(help="CONFIGMAP/SECRET of an external bucket, instead of a claim.")] = "",
+    image: Annotated[str, typer.Option(help="The sidecar's image.")] = f"replicator:{__version__}",
+    volume: Annotated[Kept, typer.Option(help="Where /export is kept.")] = Kept.HOST_PATH,
+    volumes_dir: Annotated[str, typer.Option(help="The device's volumes, a directory a workload.")] = VOLUMES_DIR,
+    device: Annotated[str, typer.Option(help="Told to the containers as DEVICE_ID.")] = "",
+    user: Annotated[int | None, typer.Option(help="The sidecar's uid; else the workload's.", min=0)] = None,
+    grace_s: Annotated[int, typer.Option(help="Seconds that the Pod has to stop.")] = 60,
+) -> None:
+    """Print the Pod that runs an EdgeWorkload: its containers with /export, and the sidecar if wanted."""
+    from replicator.controlplane.pod import Place
+    from replicator.controlplane.rendering import Wish, pod_yaml
+
+    place = Place(volume, volumes_dir.rstrip("/"))
+    wish = Wish(workload, sidecar, claim, external, image, place, device, user, grace_s)
+    print(pod_yaml(file, wish), end="")  # noqa: T201
 
 
 @app.command()

@@ -105,10 +105,15 @@ class LabelSelector(_Ours):
         )
 
 
+class _PodTemplate(_Foreign):
+    spec: dict[str, Any] = Field(default={})
+
+
 class _WorkloadSpec(_Foreign):
     device: str = ""
     device_selector: LabelSelector | None = None
     data: DataSpec = DataSpec()
+    pod: _PodTemplate = _PodTemplate()
 
 
 class EdgeWorkload(_Object):
