@@ -31,33 +31,33 @@ _LOADER_FAULTS = (ValueError, LookupError, AttributeError, TypeError, OverflowEr
 """What PyYAML's constructors leak for scalars such as `!!timestamp x`, `!!int ''` or a month 13."""
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text of a regular file of at most 1 MiB, without a byte order mark."""
+def read_text(path: Path, *, at_most: int = MAX_FILE_BYTES) -> str:
+    """The UTF-8 text of a regular file of at most so many bytes, without a byte order mark."""
     try:
-        content = _read_bounded(path)
+        content = _read_bounded(path, at_most)
     except OSError as exc:
         raise _unreadable(path, f"cannot be read: {exc.strerror}") from None
     except ValueError:
         raise _unreadable(path, "cannot be read: not a legal file name") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise _too_large(path)
+    if len(content) > at_most:
+        raise _too_large(path, at_most)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(where=str(path), problem="is not UTF-8 text", fix="Save the file as UTF-8") from None
 
 
-def _read_bounded(path: Path) -> bytes:
+def _read_bounded(path: Path, at_most: int) -> bytes:
     # Without O_NONBLOCK a FIFO in this place would hold the process for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _unreadable(path, "is not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise _too_large(path)
+        if status.st_size > at_most:
+            raise _too_large(path, at_most)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_FILE_BYTES + 1)
+            return file.read(at_most + 1)
     finally:
         os.close(descriptor)
 
@@ -66,9 +66,9 @@ def _unreadable(path: Path, problem: str) -> ConfigError:
     return ConfigError(where=str(path), problem=problem, fix="Check the path, the mount and the permissions")
 
 
-def _too_large(path: Path) -> ConfigError:
+def _too_large(path: Path, at_most: int) -> ConfigError:
     fix = "Split it, or check that this is the file you meant"
-    return ConfigError(where=str(path), problem=f"is larger than {MAX_FILE_BYTES} bytes", fix=fix)
+    return ConfigError(where=str(path), problem=f"is larger than {at_most} bytes", fix=fix)
 
 
 def parse_yaml(text: str, *, where: str) -> list[Any]:

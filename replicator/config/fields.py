@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
 
@@ -82,7 +83,7 @@ def _is_text(given: Any) -> str:
     return given
 
 
-def _is_directory_name(path: Path) -> Path:
+def _is_absolute_path(path: Path) -> Path:
     if not path.is_absolute() or ".." in path.parts or path == Path("/") or not str(path).isprintable():
         raise ValueError("must be an absolute path beneath '/', without '..' or control characters")
     return path
@@ -122,8 +123,17 @@ def _is_listen_address(text: str) -> str:
     return text
 
 
-Directory = Annotated[Path, AfterValidator(_is_directory_name)]
+def _is_https_url(text: str) -> str:
+    parts = urlsplit(text)
+    if text and (parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc):
+        raise ValueError("must be https://host[:port]/path, without user, query or fragment")
+    return text
+
+
+Directory = Annotated[Path, AfterValidator(_is_absolute_path)]
 OptionalDirectory = Annotated[Directory | None, BeforeValidator(_none_if_empty)]
+PemFile = Annotated[Path, AfterValidator(_is_absolute_path)]
+OptionalPemFile = Annotated[PemFile | None, BeforeValidator(_none_if_empty)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 Number = Annotated[float, BeforeValidator(_is_number)]
 Count = Annotated[int, BeforeValidator(_is_number)]
@@ -131,6 +141,7 @@ Patterns = Annotated[tuple[Annotated[str, AfterValidator(_is_pattern)], ...], Be
 DataPaths = Annotated[tuple[DataPath, ...], BeforeValidator(_pairs)]
 ListenAddress = Annotated[str, AfterValidator(_is_listen_address)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+HttpsUrl = Annotated[str, AfterValidator(_is_https_url)]
 FileName = Annotated[str, AfterValidator(_is_file_name)]
 MarkerName = Annotated[str, AfterValidator(_is_marker_name)]
 AuditInterval = Annotated[Number, Field(ge=1, le=7 * 86400)]

@@ -27,6 +27,7 @@ from replicator.config.fields import (
     DataPaths,
     Directory,
     FileName,
+    HttpsUrl,
     IngressPublish,
     ListenAddress,
     LogLevel,
@@ -34,8 +35,10 @@ from replicator.config.fields import (
     Number,
     OptionalDirectory,
     OptionalPath,
+    OptionalPemFile,
     Order,
     Patterns,
+    PemFile,
     Priority,
     TargetPatches,
     TimetableText,
@@ -56,19 +59,29 @@ _SERVICE_WORD = re.compile(
 _SERVICE_URL = re.compile(r"REPLICATOR_([A-Z0-9_]+_)?PORT(_[0-9]+_(TCP|UDP|SCTP))?")
 
 
-class Settings(Shape, BaseSettings):
-    """The effective settings. Each docstring's first line is the flag's help."""
+class _Sources(Shape, BaseSettings):
+    """Where the words come from, and where files and journal are."""
 
     model_config = SettingsConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=False)
 
     config: OptionalPath = None
     """YAML file with settings by their names."""
-    source: Literal["env", "files"] = "env"
-    """Where workloads and storage come from: these settings and the environment, or a directory of manifests."""
+    source: Literal["env", "files", "edge-api"] = "env"
+    """Where workloads and storage come from: these settings and the environment, manifests, or the Edge API."""
     manifests_dir: Directory = Path("/etc/replicator/manifests")
     """Directory of EdgeWorkload, EdgeDevice, ConfigMap and Secret YAML, and of mounted storage/ (source files)."""
     device: str = ""
-    """Name of this EdgeDevice; empty means the only one (source files)."""
+    """Name of this EdgeDevice; empty means the only one (source files), and source edge-api needs it."""
+    edge_api_url: HttpsUrl = ""
+    """Address of the Edge API up to the channel, as in https://edge.example/api/flotta-management/v1."""
+    edge_api_cert: PemFile = Path("/etc/pki/consumer/cert.pem")
+    """PEM file of the device's certificate; looked at again before each poll (source edge-api)."""
+    edge_api_key: PemFile = Path("/etc/pki/consumer/key.pem")
+    """PEM file of its key (source edge-api)."""
+    edge_api_ca: OptionalPemFile = None
+    """PEM file of the authority that signed the Edge API's certificate; empty trusts the system's (source edge-api)."""
+    edge_api_poll_s: Number = Field(default=30.0, ge=1, le=3600)
+    """Seconds between polls, a fifth more or less at random (source edge-api)."""
     workload: str = ""
     """Name of the one workload to serve; empty means the only one, or all in device mode."""
     export_dir: Directory = Path("/export")
@@ -81,6 +94,11 @@ class Settings(Shape, BaseSettings):
     """Directories to send: directory=prefix, comma-separated, or a JSON list of {source, target} (source env)."""
     ingress: DataPaths = ()
     """Prefixes to fetch: prefix=directory, comma-separated, or a JSON list of {source, target} (source env)."""
+
+
+class Settings(_Sources):
+    """The effective settings. Each docstring's first line is the flag's help."""
+
     s3_scheme: Literal["https", "http"] = "https"
     """Scheme of the endpoint; http sends everything readable on the wire."""
     s3_engine: Literal["auto", "s3fs", "obstore"] = "auto"
@@ -195,8 +213,10 @@ class Settings(Shape, BaseSettings):
             raise ValueError("part_size_bytes is above transfer_memory_bytes, so no part could ever be sent")
         if self.state_dir.is_relative_to(self.volumes_dir or self.export_dir):
             raise ValueError("state_dir lies in the export, so the journal would replicate itself")
-        if self.source == "files" and (self.egress or self.ingress):
-            raise ValueError("egress and ingress are only read with source env, but source is files")
+        if self.source != "env" and (self.egress or self.ingress):
+            raise ValueError(f"egress and ingress are only read with source env, but source is {self.source}")
+        if self.source == "edge-api" and not (self.edge_api_url and self.device):
+            raise ValueError("source edge-api needs edge_api_url and device")
         if self.notifications and not self.notifications_token.get_secret_value():
             raise ValueError("notifications needs notifications_token, or anybody could send some")
         if self.notifications and not self.http_listen:

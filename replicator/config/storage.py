@@ -74,12 +74,13 @@ def choose(
     for role, find in (("in-cluster claim", claim), ("external storage", external)):
         words = find()
         if words is not None:
-            return _storage(words, role=role, scheme=scheme)
+            return storage_of(words, role=role, scheme=scheme)
     fix = f"Looked at: {'; '.join(looked_at)}. Configure one of them"
     raise ConfigError(where="storage", problem="no bucket is configured", fix=fix)
 
 
-def _storage(words: Words, *, role: str, scheme: Scheme) -> Storage:
+def storage_of(words: Words, *, role: str, scheme: Scheme) -> Storage:
+    """The bucket that the words describe; `role` names for people what they are. Raises ConfigError."""
     host, port = _host(words), _port(words)
     bucket, region = words.need("BUCKET_NAME"), words.get("BUCKET_REGION") or _DEFAULT_REGION
     if not _BUCKET.fullmatch(bucket) or set(bucket) <= {"."}:

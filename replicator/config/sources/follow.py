@@ -37,7 +37,7 @@ async def follow(
         if await asyncio.to_thread(stamp) == mark:
             continue
         newer, mark = await _settled(read, stamp, settle_s=settle_s, is_first=False)
-        if not _is_same(newer, snapshot):
+        if not is_same(newer, snapshot):
             snapshot = newer
             yield snapshot
 
@@ -64,7 +64,7 @@ def _attempt(read: Callable[[], tuple[Target, ...]]) -> Snapshot:
         return exc
 
 
-def _is_same(one: Snapshot, other: Snapshot) -> bool:
+def is_same(one: Snapshot, other: Snapshot) -> bool:
     if isinstance(one, ConfigError) or isinstance(other, ConfigError):
         return type(one) is type(other) and str(one) == str(other)
     return one == other

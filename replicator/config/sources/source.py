@@ -29,4 +29,8 @@ def make_source(
     """The source that `settings.source` names. `origins` as loaded with the settings, for better messages."""
     if settings.source == "files":
         return FilesSource(settings, environ)
+    if settings.source == "edge-api":
+        from replicator.config.sources.edge_api import EdgeApiSource  # noqa: PLC0415  # the HTTP client is not for all
+
+        return EdgeApiSource(settings)
     return EnvSource(settings, environ, origins=origins)
