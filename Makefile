@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
 STUB := benchmarks/.build/stub
+AUDIT := .venv-audit
 
 # Locked versions with their hashes, wheels only; then the project itself, from what is installed by then.
 LOCKED := --no-deps --require-hashes --only-binary :all: --no-compile
@@ -19,7 +20,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format format-check lint types contracts unit lock clean
-.PHONY: bench bench-idle bench-detect bench-resume bench-burst
+.PHONY: bench bench-idle bench-detect bench-resume bench-burst audit
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +30,9 @@ demo: $(VENV)/.demo ## see it work: an S3 server, a workload and replicator (ARG
 
 test: $(VENV)/.dev ## every test (ARGS="-k name")
 	$(BIN)/python -m pytest tests -q --durations=10 $(ARGS)
+
+audit: $(AUDIT)/.made build/sbom.json ## what ships as a CycloneDX list, and whether a flaw is known in it
+	@$(AUDIT)/bin/python .ci/audit.py $(ARGS)
 
 check: format-check lint types contracts unit ## what a commit must pass, in a minute or two
 
@@ -72,15 +76,16 @@ lock: ## resolve the locked versions anew (needs uv)
 	$(LOCK) --group demo --constraints config/locks/dev.txt --output-file config/locks/demo.txt
 	$(LOCK) --extra fast --constraints config/locks/dev.txt --output-file config/locks/runtime.txt
 	$(subst pyproject.toml,benchmarks/requirements.in,$(LOCK)) --upgrade --output-file config/locks/bench.txt
+	$(subst pyproject.toml,config/locks/audit.in,$(LOCK)) --upgrade --output-file config/locks/audit.txt
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
-	rm -rf $(BENCH) benchmarks/.build
+	rm -rf $(BENCH) $(AUDIT) benchmarks/.build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: an environment is made once, and again when its lock changes. `.dev` grows out of `.demo`, so that both
 # may be asked for at the same time, and the two locks agree on every version.
-$(VENV)/bin/python $(BENCH)/bin/python: %/bin/python:
+$(VENV)/bin/python $(BENCH)/bin/python $(AUDIT)/bin/python: %/bin/python:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		python="$(PYTHON)"; python="$${python:-python3}"; \
 		echo "Python 3.11 or newer is needed; $$python says: $$("$$python" --version 2>&1)." >&2; \
@@ -111,6 +116,15 @@ $(VENV)/.dev: config/locks/dev.txt $(VENV)/.demo
 $(BENCH)/.made: config/locks/bench.txt $(BENCH)/bin/python
 	$(call install,$(LOCKED) --requirement config/locks/bench.txt)
 	@touch $@
+
+$(AUDIT)/.made: config/locks/audit.txt $(AUDIT)/bin/python
+	$(call install,$(LOCKED) --requirement config/locks/audit.txt)
+	@touch $@
+
+build/sbom.json: config/locks/runtime.txt pyproject.toml $(AUDIT)/.made
+	@mkdir -p build
+	@$(AUDIT)/bin/python -W ignore $(AUDIT)/bin/cyclonedx-py requirements $< --pyproject pyproject.toml \
+		--output-reproducible --output-file $@
 
 # No dependencies and no network: the module has none, and the toolchain in the environment is the one to use.
 $(STUB): $(wildcard benchmarks/stub/*.go) benchmarks/stub/go.mod $(BENCH)/.made
