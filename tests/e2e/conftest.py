@@ -31,6 +31,7 @@ class Command:
 
     home: Path
     env: dict[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = (sys.executable, "-m", "replicator")
 
     def environment(self, **more: str) -> dict[str, str]:
         clean = {
@@ -42,9 +43,7 @@ class Command:
 
     async def start(self, *arguments: str, **more: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "replicator",
+            *self.program,
             *arguments,
             env=self.environment(**more),
             cwd=self.home,

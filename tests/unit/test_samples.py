@@ -138,6 +138,7 @@ def test_sidecar_settings_exist(path):
     assert load({}, settings)
 
 
+@pytest.mark.fault("F16")
 @pytest.mark.parametrize("path", DEPLOYMENTS, ids=named)
 def test_sidecar_has_no_privilege(path):
     """The sidecar is uid 65532 without capabilities, on a read-only root, with the runtime's seccomp profile."""
@@ -152,6 +153,7 @@ def test_sidecar_has_no_privilege(path):
     }
 
 
+@pytest.mark.fault("F16")
 @pytest.mark.parametrize("path", DEPLOYMENTS, ids=named)
 def test_pod_tells_the_sidecar_nothing_about_the_cluster(path):
     """No service account token is mounted, and no Service leaks into the environment."""
@@ -162,6 +164,7 @@ def test_pod_tells_the_sidecar_nothing_about_the_cluster(path):
     assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
 
 
+@pytest.mark.fault("F16")
 @pytest.mark.parametrize("path", DEPLOYMENTS, ids=named)
 def test_pod_is_admitted_where_pod_security_is_restricted(path):
     """Each container fits the `restricted` standard, whose volumes leave hostPath out."""
@@ -204,6 +207,7 @@ def test_probes_and_metrics_reach_the_port_that_is_listened_on(path):
     assert {sidecar[f"{name}Probe"]["httpGet"]["port"] for name in ("startup", "liveness", "readiness")} == {"metrics"}
 
 
+@pytest.mark.fault("F16")
 @pytest.mark.parametrize("path", DEPLOYMENTS, ids=named)
 def test_sidecar_writes_to_volumes_only(path):
     """State, /tmp and the export are volumes, and the workload has the same export."""
@@ -344,6 +348,7 @@ def container() -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.fault("F16")
 def test_quadlet_has_no_privilege(container):
     """On the device too: read-only root, no capability, no way to gain one."""
     assert container["ReadOnly"] == container["NoNewPrivileges"] == ["true"]
