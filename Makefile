@@ -15,12 +15,13 @@ AUDIT := .venv-audit
 # Locked versions with their hashes, wheels only; then the project itself, from what is installed by then.
 LOCKED := --no-deps --require-hashes --only-binary :all: --no-compile
 EDITABLE := --no-deps --no-build-isolation --no-index --editable .
+SOAK := --timeout 7200 -o faulthandler_timeout=0
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format format-check lint types contracts unit lock clean
-.PHONY: bench bench-idle bench-detect bench-resume bench-burst audit
+.PHONY: bench bench-idle bench-detect bench-resume bench-burst faults soak audit
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +31,14 @@ demo: $(VENV)/.demo ## see it work: an S3 server, a workload and replicator (ARG
 
 test: $(VENV)/.dev ## every test (ARGS="-k name")
 	$(BIN)/python -m pytest tests -q --durations=10 $(ARGS)
+
+faults: $(VENV)/.dev build/sbom.json ## every fault that the tests bring about, and docs/FAULTS.md from what came of it
+	@code=0; $(BIN)/python -m pytest tests -q -m fault --fault-report build/faults.json || code=$$?; \
+	$(BIN)/python -m tests.faults.table build/faults.json docs/FAULTS.md && exit $$code
+
+soak: $(VENV)/.dev ## the long profiles: every seed, every place to be killed at; takes hours
+	REPLICATOR_TEST_LONG=1 $(BIN)/python -m pytest tests -q -m fault $(SOAK)
+	REPLICATOR_TEST_LONG=1 $(BIN)/python -m pytest tests/model -q -m "not fault" $(SOAK)
 
 audit: $(AUDIT)/.made build/sbom.json ## what ships as a CycloneDX list, and whether a flaw is known in it
 	@$(AUDIT)/bin/python .ci/audit.py $(ARGS)

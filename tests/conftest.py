@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # half a second that rooms without S3 need not pay
     from tests.device import Device
     from tests.faults.proxy import Proxy
 
+pytest_plugins = ["tests.faults.record"]
+
 _MOTO = """
 import sys
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
