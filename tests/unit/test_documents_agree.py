@@ -5,6 +5,7 @@ Parses documents as text and tests as syntax trees; runs nothing of either.
 
 import ast
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,26 @@ def test_promise_has_a_test(promise):
 def test_every_test_of_a_promise_exists():
     """Each test that SEMANTICS.md names is there."""
     assert missing_tests(text_of("SEMANTICS.md")) == []
+
+
+def test_every_boundary_of_security_has_its_tests():
+    """SECURITY.md names for each boundary the tests that hold it, and each of them is there."""
+    boundaries = text_of("SECURITY.md").partition("## Who can do what")[2].partition("\n## ")[0].split("\n### ")[1:]
+
+    assert len(boundaries) > 6
+    assert [text.partition("\n")[0] for text in boundaries if not CITED_TEST.search(text)] == []
+    assert missing_tests(text_of("SECURITY.md")) == []
+
+
+def test_policy_for_credentials_allows_what_is_asked_for_and_no_deleting():
+    """The policy in SECURITY.md is JSON, stays beneath its prefix, and lets nobody delete an object."""
+    policy = json.loads(re.findall(r"^```json\n(.*?)^```", text_of("SECURITY.md"), re.MULTILINE | re.DOTALL)[0])
+    listing, objects = policy["Statement"]
+
+    assert listing["Action"] == ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
+    assert listing["Condition"] == {"StringLike": {"s3:prefix": ["PREFIX/*"]}}
+    assert objects["Action"] == ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
+    assert objects["Resource"].endswith("/PREFIX/*")
 
 
 def test_every_test_of_the_semantics_is_cited_by_its_promise():
