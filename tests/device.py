@@ -1,4 +1,7 @@
-"""A device under test: the whole engine in this process, a real directory, a real S3 server, a real journal."""
+"""A device under test: the whole engine in this process, a real directory, a real S3 server, a real journal.
+
+Shared by the rooms whose fixtures hand it out.
+"""
 
 import asyncio
 import contextlib
@@ -65,6 +68,11 @@ class Running:
         """Files settled with this outcome, over all targets."""
         samples = [s for metric in self.engine.metrics.files.collect() for s in metric.samples]
         return sum(s.value for s in samples if s.labels["outcome"] == outcome)
+
+    def retries(self, reason: str) -> float:
+        """Attempts that were put off for this reason, over all targets."""
+        samples = [s for metric in self.engine.metrics.retries.collect() for s in metric.samples]
+        return sum(s.value for s in samples if s.labels.get("reason") == reason and s.name.endswith("_total"))
 
     async def watching(self, sweeps: int = 2) -> None:
         """Wait until events arrive and the sweep that arming them asks for is over: from now on only events tell.

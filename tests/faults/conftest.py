@@ -38,6 +38,7 @@ from replicator.stores.files.export import Export
 from replicator.stores.journal.journal import Journal
 from replicator.stores.lane import Lane
 from replicator.stores.objects import ObjectStore
+from tests.device import Device
 
 SOURCES = ("inotify", "watchfiles")
 DEADLINE_S = 12
@@ -320,6 +321,12 @@ def scene_on_disk(tmp_path) -> Scene:
     """A scene on the file system of temporary files, which may give a new directory the number of a removed one."""
     (tmp_path / "export/out").mkdir(parents=True)
     return Scene(tmp_path, tmp_path / "state")
+
+
+@pytest.fixture
+def device(tmp_path, storage) -> Device:
+    """A whole engine with a real S3 server, on the file system of temporary files."""
+    return Device(tmp_path, storage)
 
 
 @pytest.fixture(name="until")
