@@ -54,6 +54,11 @@ _DENIED = Verdict(AccessDenied, "the store refuses these credentials", _CREDENTI
 _EXPIRED = Verdict(AccessDenied, "the credentials have expired or were revoked", "renew the credentials")
 _ELSEWHERE = Verdict(AccessDenied, "the bucket lives in another region or at another endpoint", _REGION)
 _NO_BUCKET = Verdict(BucketMissing, "there is no such bucket at this endpoint", _BUCKET)
+_NOWHERE = Verdict(
+    Unavailable,
+    "the endpoint knows no such address",
+    "rename the file if it alone fails, else check the bucket's name and the endpoint",
+)
 _NO_OBJECT = Verdict(ObjectMissing, "there is no such object", "it may have been removed; the next listing shows it")
 _NO_UPLOAD = Verdict(ObjectMissing, "the store does not know this upload", _RESTART)
 _CHANGED = Verdict(RemoteChanged, "the object is no longer the version that was looked at", _WAIT)
@@ -158,7 +163,8 @@ WORDS: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
 """What exceptions of the standard library mean. The first row that any of a chain belongs to wins."""
 
 _READS = frozenset({"head_object", "get_object", "delete_object"})
-"""Where a 404 without a code is about the object; anywhere else it is the bucket, or no S3 store at all."""
+"""Where a 404 without a code is about the object. Without a key it is the bucket, or no S3 store at all. Where a key is
+written it may be either: one name that a gateway cannot route must not pass for a missing bucket."""
 
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
 
@@ -200,7 +206,7 @@ def failure(
     """Our error for a word. `detail` is ours or the TLS library's text, never the server's."""
     verdict = TABLE.get(word) or TABLE.get(f"{word[0]}xx") or _FAULT
     if word == "404" and operation not in _READS:
-        verdict = _NO_BUCKET
+        verdict = _NO_BUCKET if key is None else _NOWHERE
     message = say(operation, bucket, key, f"{detail or verdict.what} ({word}); {verdict.step}")
     if verdict.error is Throttled or (word in {"503", "ServiceUnavailable"} and wait_s is not None):
         return Throttled(message, retry_after_s=wait_s)

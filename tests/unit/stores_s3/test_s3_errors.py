@@ -107,17 +107,18 @@ def test_status_alone_decides_without_a_body(stub_s3, open_any, reply):
 
 
 def test_missing_object_and_missing_bucket_are_told_apart(stub_s3, open_any, reply, s3_error):
-    """A 404 means the object where one was asked for, and the bucket (or no S3 at all) everywhere else."""
+    """A 404 means the object where one was asked for, the bucket where none was, and either where one is written."""
     store = open_any(stub_s3.storage())
     stub_s3.default = reply(404, {"Content-Type": "text/html"}, b"<html><body>Not Found</body></html>")
 
     assert type(failure(lambda: store.head("k"))) is ObjectMissing
     assert type(failure(store.probe)) is BucketMissing
-    assert type(failure(lambda: store.put("k", b"", md5=MD5, metadata={}))) is BucketMissing
-    assert type(failure(lambda: store.create_upload("k", metadata={}))) is BucketMissing
+    assert type(failure(lambda: store.put("k", b"", md5=MD5, metadata={}))) is Unavailable
+    assert type(failure(lambda: store.create_upload("k", metadata={}))) is Unavailable
     stub_s3.default = s3_error(404, "NoSuchBucket")
     assert type(failure(lambda: store.get("k", etag="e"))) is BucketMissing
     assert type(failure(lambda: store.delete("k"))) is BucketMissing
+    assert type(failure(lambda: store.put("k", b"", md5=MD5, metadata={}))) is BucketMissing
     stub_s3.default = s3_error(404, "NoSuchKey")
     assert type(failure(lambda: store.get("k", etag="e"))) is ObjectMissing
 
