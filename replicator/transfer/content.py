@@ -73,4 +73,5 @@ _SECONDS = re.compile(r"(?P<s>\d{1,10})(?:\.(?P<ns>\d{1,12}))?", re.ASCII)
 
 
 def _seconds(fingerprint: Fingerprint) -> str:
-    return f"{fingerprint.mtime_ns // 10**9}.{fingerprint.mtime_ns % 10**9:09d}"
+    seconds, ns = divmod(abs(fingerprint.mtime_ns), 10**9)
+    return f"{'-' if fingerprint.mtime_ns < 0 else ''}{seconds}.{ns:09d}"
