@@ -37,7 +37,7 @@ from replicator.observe.explanation import (
     concluded,
 )
 from replicator.reconcile.filters import leaving_out
-from replicator.reconcile.keys import key_of, relpath_of
+from replicator.reconcile.keys import check_size, key_of, relpath_of
 from replicator.reconcile.naming import relpaths_named
 from replicator.report import block_of, fix_of, path_of, url_of
 from replicator.stores.lane import Lane
@@ -159,8 +159,16 @@ def _found(lane: Lane, view: PlaceView, local: LocalFile, gate: GateView | None)
     """With what is on the device."""
     rule, barrier = view.rule, ""
     if lane.is_egress and not rule:
-        rule, barrier = (_ECHO, "") if lane.is_echo(local) else ("", _barrier(lane, local.relpath))
+        rule, barrier = (_ECHO, "") if lane.is_echo(local) else (_excess(local), _barrier(lane, local.relpath))
     return dataclasses.replace(view, rule=rule, barrier=barrier, close_gate=gate, file=_file_view(local))
+
+
+def _excess(local: LocalFile) -> str:
+    try:
+        check_size(local.fingerprint.size)
+    except LeftOut as error:
+        return str(error)
+    return ""
 
 
 def _rule_of(target: Target, relpath: str) -> str:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from replicator.checksum import checksum_of, written
 from replicator.config.settings import Settings
 from replicator.engine import Engine
-from replicator.errors import KeyUnsafe, ObjectMissing, Refused, RemoteChanged, SourceChanged
+from replicator.errors import KeyUnsafe, LeftOut, ObjectMissing, Refused, RemoteChanged, SourceChanged
 from replicator.model import LocalFile, RemoteObject, Row, Target
 from replicator.observe.metrics import Metrics
 from replicator.reconcile.filters import is_included
-from replicator.reconcile.keys import is_marker, key_of, relpath_of
+from replicator.reconcile.keys import check_size, is_marker, key_of, relpath_of
 from replicator.reconcile.march import march
 from replicator.stores.lane import Lane
 from replicator.transfer.content import part_sizes
@@ -107,7 +107,8 @@ def _files(lane: Lane) -> dict[str, LocalFile]:
         for file in directory.files:
             try:
                 key_of(lane.target.prefix, file.relpath)
-            except KeyUnsafe:
+                check_size(file.fingerprint.size if lane.is_egress else 0)
+            except (KeyUnsafe, LeftOut):
                 continue
             if is_included(file.relpath, lane.target.options) and not (lane.is_egress and lane.is_echo(file)):
                 found[file.relpath] = file

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from itertools import chain, groupby
 
 from replicator.detect.sweep import Found, Report
-from replicator.errors import KeyUnsafe, Refused, TransferError
+from replicator.errors import KeyUnsafe, LeftOut, Refused, TransferError
 from replicator.model import UNSEEN, Action, Hint, RemoteObject, Row, Unseen
 from replicator.reconcile.classify import classify_egress
 from replicator.reconcile.filters import is_included
-from replicator.reconcile.keys import key_of
+from replicator.reconcile.keys import check_size, key_of
 from replicator.stores.files.export import Directory, Export
 from replicator.stores.lane import Lane
 
@@ -73,12 +73,17 @@ class EgressSweep:
         await _in_slices(self._walk(report, tally, listed, is_first=not known_rows), report, found)
         if error:
             raise error
-        if known_rows and not report.files and not report.skipped:
+        if known_rows and not report.files and not report.skipped and await asyncio.to_thread(self._has_to_stay):
             report.blocked = f"the source directory is empty, but {known_rows} files were replicated from it"
             report.fix = "Nothing is forgotten or deleted; put files there and replication resumes by itself."
             return report
         await self._forget(tally, known_rows, report, found)
         return report
+
+    def _has_to_stay(self) -> bool:
+        """Whether any file of the rows has: where uploads free the device, an empty directory is what was asked for."""
+        is_freeing = self._lane.target.options.delete_after_upload
+        return not is_freeing or any(not row.is_verified for row in self._lane.rows())
 
     async def _forget(self, tally: _Tally, known_rows: int, report: Report, found: Found) -> None:
         """Hint the rows whose file this sweep and the last one did not see."""
@@ -125,7 +130,9 @@ class EgressSweep:
                     is_large = not piece.is_whole
                     rows = {} if is_first else self._rows_of(piece)
                     is_in_step &= self._meet(piece, rows, tally) and not _is_racy(piece) and piece.is_complete
+                    named = len(report.skipped)
                     hints = self._compare(piece, rows, report, listed)
+                    is_in_step &= len(report.skipped) == named  # who is not compared is not named again
                 is_in_step &= not hints
                 yield hints
             if is_in_step:
@@ -161,7 +168,8 @@ class EgressSweep:
                 continue
             try:
                 key_of(lane.target.prefix, file.relpath)
-            except KeyUnsafe as error:
+                check_size(file.fingerprint.size)
+            except (KeyUnsafe, LeftOut) as error:
                 report.skipped[file.relpath] = error.reason
                 continue
             hints.append(Hint(file.relpath, _seen(listed, file.relpath), file))

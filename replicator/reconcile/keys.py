@@ -2,13 +2,14 @@
 
 A key is attacker-controlled (anybody with write access to the bucket), a file name is workload-controlled.
 Nothing is cleaned or repaired: two different names never become one. What has no exact counterpart is KeyUnsafe.
-Sources: S3 object key limits (1,024 bytes of UTF-8); Linux NAME_MAX 255 and PATH_MAX 4,096 bytes.
+Sources: S3 object limits (keys of 1,024 bytes of UTF-8, 5 TiB); Linux NAME_MAX 255 and PATH_MAX 4,096 bytes.
 """
 
-from replicator.errors import KeyUnsafe
+from replicator.errors import KeyUnsafe, LeftOut
 from replicator.model import OWN_DIR, Prefix
 
 MAX_KEY_BYTES = 1024
+MAX_OBJECT_BYTES = 5 * 2**40
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 3072
 """Below PATH_MAX, so that the target's own path fits in front."""
@@ -24,6 +25,13 @@ def key_of(prefix: Prefix, relpath: str) -> str:
     if size > MAX_KEY_BYTES:
         raise KeyUnsafe(f"the key would have {size} bytes, S3 allows {MAX_KEY_BYTES}; shorten the path")
     return key
+
+
+def check_size(size: int) -> None:
+    """Raises LeftOut for a file that is larger than any object may be: not a byte of it is worth reading."""
+    if size > MAX_OBJECT_BYTES:
+        problem = f"it has {size} bytes, and no object may have more than 5 TiB"
+        raise LeftOut(f"{problem}; split the file or exclude it", rule="too-large")
 
 
 def is_marker(key: str) -> bool:

@@ -17,7 +17,7 @@ from replicator.model import UNSEEN, Action, LocalFile, RemoteObject, Row
 from replicator.observe import logs
 from replicator.reconcile.classify import classify_egress
 from replicator.reconcile.filters import is_included
-from replicator.reconcile.keys import key_of
+from replicator.reconcile.keys import MAX_OBJECT_BYTES, key_of
 from replicator.stores.files.export import OpenFile
 from replicator.stores.lane import Lane
 from replicator.transfer.barrier import check_barrier, is_barrier
@@ -96,8 +96,9 @@ def _begin(job: Job, row: Row | None, means: Means) -> Outcome | _Opened | Calla
 def _decide(job: Job, file: OpenFile, row: Row | None) -> Action:
     lane = job.lane
     local = LocalFile(job.relpath, file.fingerprint)
-    # A file that is filtered out, or that ingress wrote, is none of egress's business.
-    if not is_included(job.relpath, lane.target.options) or lane.is_echo(local):
+    # A file that is filtered out, that no object can hold, or that ingress wrote, is none of egress's business.
+    is_possible = file.fingerprint.size <= MAX_OBJECT_BYTES and is_included(job.relpath, lane.target.options)
+    if not is_possible or lane.is_echo(local):
         return Action.LEAVE
     job.observe(local)
     return classify_egress(local, job.remote, row)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
@@ -61,10 +62,10 @@ class Device:
         self.objects = Objects()
         self.export = Watched(str(self.root))
         self.journal = Journal.open(str(home / "state"))
-        self._number = self.journal.target("t")
+        self.number = self.journal.target("t")
         self.reads: list[str] = []
         target = Target("w", Direction.EGRESS, str(self.root), "", Prefix("p/"), STORAGE, TargetOptions(**options))
-        lane = Lane(target, self.export, self.objects, self._counting(), self._number)  # type: ignore[arg-type]
+        lane = Lane(target, self.export, self.objects, self._counting(), self.number)  # type: ignore[arg-type]
         self.sweep = EgressSweep(lane)
         self.is_sending = True
 
@@ -86,7 +87,7 @@ class Device:
         for hint in hints:
             if hint.local:
                 row = Row(hint.local.relpath, hint.local.fingerprint, "etag", "md5:x", is_verified=True)
-                self.journal.settle(self._number, row)
+                self.journal.settle(self.number, row)
 
     def run(self) -> tuple[list[str], Report]:
         """The relpaths that one sweep hints, and its report."""
@@ -328,6 +329,16 @@ def test_name_without_a_key_is_told_by_every_comparison(device):
     hints, report = device.run()
     assert hints == []
     assert list(report.skipped) == [os.fsdecode(b"\xff")]
+    assert [list(device.run()[1].skipped) for _ in range(2)] == [[os.fsdecode(b"\xff")]] * 2
+
+
+def test_file_above_any_object_is_told_and_not_hinted(device):
+    """Five TiB and a byte that take no room: named by each sweep, and nobody begins to read it."""
+    os.truncate(device.write("huge"), 5 * 2**40 + 1)
+    device.write("f")
+
+    assert device.found() == ["f"]
+    assert [device.run()[1].skipped for _ in range(2)] == [{"huge": "too-large"}] * 2
 
 
 def test_skipped_entries_of_an_unchanged_directory_are_still_told(device):
@@ -354,6 +365,32 @@ def test_missing_or_emptied_directory_blocks_and_forgets_nothing(device):
     (device.root.parent / "kept").rename(device.root / "a")
     hints, report = device.run()
     assert (hints, report.blocked) == ([], "")
+
+
+def test_emptied_directory_is_what_a_target_asks_for_that_frees_the_device(make_device):
+    """A kill between unlink and row leaves a row without a file, and nobody to clear the alarm: it is forgotten."""
+    device = make_device(delete_after_upload=True)
+    path = device.write("a/f")
+    device.run()
+    path.unlink()
+
+    reports = [device.run() for _ in range(2)]
+
+    assert [report.blocked for _, report in reports] == ["", ""]
+    assert reports[1][0] == ["a/f"]
+
+
+def test_emptied_directory_blocks_while_a_file_is_missing_that_has_to_stay(make_device):
+    """What no store has proven must not go: its directory is lost, though the target frees the device."""
+    device = make_device(delete_after_upload=True)
+    path = device.write("a/f")
+    hints, _ = device.run()
+    (row,) = device.journal.rows(device.number)
+    device.journal.settle(device.number, replace(row, is_verified=False))
+    path.unlink()
+
+    assert hints == ["a/f"]
+    assert "1 files were replicated" in device.run()[1].blocked
 
 
 def test_replaced_directory_is_compared_from_the_beginning(device):
