@@ -109,6 +109,7 @@ class Queue:
                     self._changed.notify()
                 elif line is not None:
                     del line.jobs[job.relpath]
+            self._changed.notify()  # the gate may have opened with them
 
     def defer(self, job: Job, error: TransferError | None, delay_s: float) -> None:
         """The attempt failed; look again after `delay_s`, at once when the path moved meanwhile.

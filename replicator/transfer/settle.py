@@ -83,6 +83,8 @@ class Settling:
                     self.failed(ended.job, ended.gate, error)
             else:
                 for ended in batch:
+                    # Not before: what cannot be recorded would be moved again and again.
+                    ended.gate.succeeded() if ended.outcome.was_asked else ended.gate.released()
                     self._count(ended)
                 self._queue.done([ended.job for ended in batch])
                 for lane in {ended.job.lane for ended in batch}:

@@ -98,7 +98,6 @@ class Workers:
             if isinstance(ending, TransferError):
                 self._settling.failed(job, gate, ending)
                 continue
-            gate.succeeded() if ending.was_asked else gate.released()
             if ending.asked_s:
                 gate.concurrency.succeeded(ending.asked_s, ending.moved_bytes)
             now_s = time.monotonic()

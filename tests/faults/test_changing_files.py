@@ -13,6 +13,7 @@ import pytest
 from replicator.stores.files.export import Export
 from tests.device import eventually
 
+pytestmark = pytest.mark.slow
 MIB = 2**20
 PART = {"part_size_bytes": 5 * MIB}
 SIZE = 11 * MIB

@@ -12,6 +12,7 @@ from replicator.explain import explain
 from replicator.observe.status import to_json
 from tests.device import eventually
 
+pytestmark = pytest.mark.slow
 MIB = 2**20
 PART = 5 * MIB
 

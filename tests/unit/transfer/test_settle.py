@@ -113,6 +113,19 @@ def test_full_journal_puts_every_job_of_the_batch_off(queue, settling, journal, 
     eventually(lambda: [job.relpath for job in queue.jobs(lane) if job.is_failing] == ["a"])
 
 
+def test_probe_of_a_full_journal_has_succeeded_only_once_its_row_is_recorded(queue, settling, journal, ended):
+    """The store's answer alone opens nothing: what cannot be recorded would be moved again and again."""
+    job = ended("a")
+    job.gate.failed("b", JournalFull("no room"), now_s=0.0)
+    settling.put(job)
+    eventually(lambda: journal.transactions)
+    assert isinstance(job.gate.error, JournalFull)
+
+    journal.go.set()
+
+    eventually(lambda: job.gate.error is None)
+
+
 def test_journal_that_cannot_be_trusted_is_told(settling, journal, ended):
     """It ends the process, which the thread cannot do by itself."""
     journal.error = JournalError("broken")
