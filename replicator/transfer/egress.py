@@ -112,7 +112,7 @@ def _forget(job: Job) -> Outcome:
 def recover(lane: Lane) -> None:
     """Finish what a crash left: files half removed, uploads that cannot go on."""
     with contextlib.suppress(TransferError):  # a read-only or missing export; the sweep says it
-        lane.export.finish_removals()
+        lane.export.finish_removals(lane.journal.forget_version)
     recover_uploads(lane)
 
 
@@ -171,9 +171,9 @@ def _looked_after(lane: Lane, key: str, row: Row) -> Row:
 
 def _free(lane: Lane, row: Row) -> None:
     """Remove the file whose very content the store has confirmed; one that moved meanwhile stays."""
-    lane.export.remove(row.relpath, expected=row.fingerprint)
-    # At once, or an emptied directory would look like a lost one.
-    lane.journal.forget(lane.number, row.relpath)
+    # The row goes with it, or an emptied directory would look like a lost one.
+    forget = partial(lane.journal.forget, lane.number, row.relpath)
+    lane.export.remove(row.relpath, expected=row.fingerprint, forget=forget)
 
 
 def _freed_or_told(lane: Lane, row: Row) -> bool:

@@ -6,7 +6,7 @@ All calls block and are safe from any thread; nothing is kept open between them 
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -148,13 +148,21 @@ class Export(ExportRoot):
             copy = set_aside(directory=directory, name=name, relpath=relpath, stamp=stamp, limit=limit)
         return relpath.removesuffix(name) + copy
 
-    def remove(self, relpath: str, *, expected: Fingerprint) -> None:
+    def remove(self, relpath: str, *, expected: Fingerprint, forget: Callable[[], None]) -> None:
         """Remove the file, which must still be the version `expected`, closed by every writer; else SourceChanged.
 
-        It is taken out of everybody's sight first and looked at then, so that no newer version can slip in.
+        It is taken out of everybody's sight first and looked at then, so that no newer version can slip in; and before
+        its bytes go, `forget` drops the record of it. What that raises keeps the file.
         """
         with translating(relpath, "removed"), self._parent(relpath) as (directory, name, _):
-            remove(self.root, TEMP_DIR, directory=directory, name=name, relpath=relpath, expected=expected)
+            remove(
+                *(self.root, TEMP_DIR),
+                directory=directory,
+                name=name,
+                relpath=relpath,
+                expected=expected,
+                forget=forget,
+            )
 
     @contextmanager
     def _parent(self, relpath: str, *, make_mode: int | None = None) -> Iterator[tuple[int, str, int]]:

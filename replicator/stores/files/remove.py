@@ -3,12 +3,14 @@
 Owns: the only unlink of a file that is not ours. Never: decides that it may go. The file is first renamed into our own
 directory, where no new version can take its place, and then looked at: what is no longer the expected version, or has
 a writer, gets its name back. The name it has meanwhile tells what it must be, so that a restart can finish the deed.
+Records of the file are dropped before its bytes: no crash leaves one of a file that is nowhere.
 Source: rename(2), link(2); a rename moves only ctime.
 """
 
 import os
 import re
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 
 from replicator.errors import SourceChanged
@@ -21,13 +23,24 @@ OWN_MODE = 0o700
 _NAME = re.compile(r"(\d+)-(-?\d+)-(\d+)\.removed", re.ASCII)
 
 
-def remove(root: str, own: tuple[str, ...], *, directory: int, name: str, relpath: str, expected: Fingerprint) -> None:
+def remove(
+    root: str,
+    own: tuple[str, ...],
+    *,
+    directory: int,
+    name: str,
+    relpath: str,
+    expected: Fingerprint,
+    forget: Callable[[], None],
+) -> None:
     """Remove `name` in `directory` when it is the version `expected`; else SourceChanged, and it stays.
 
-    `own` is our directory beneath `root`, on the same file system. Raises OSError untranslated.
+    `own` is our directory beneath `root`, on the same file system. `forget` drops the record of the file; what it
+    raises keeps the file. Raises OSError untranslated.
     """
     found = look(directory, name)
     if found is None:
+        forget()
         return
     if fingerprint_of(found) != expected:
         raise SourceChanged(f"{relpath!r} changed after it was sent, so it is not removed")
@@ -35,7 +48,14 @@ def remove(root: str, own: tuple[str, ...], *, directory: int, name: str, relpat
     room = open_directory(root, own, make_mode=OWN_MODE)
     try:
         os.rename(name, hidden, src_dir_fd=directory, dst_dir_fd=room)
-        if _is_whole(room, hidden):
+        try:
+            is_whole = _is_whole(room, hidden)
+            if is_whole:
+                forget()
+        except BaseException:
+            _give_back(room, hidden, directory, name)
+            raise
+        if is_whole:
             os.unlink(hidden, dir_fd=room)
             return
         _give_back(room, hidden, directory, name)
@@ -44,8 +64,11 @@ def remove(root: str, own: tuple[str, ...], *, directory: int, name: str, relpat
     raise SourceChanged(f"{relpath!r} changed or is being written, so it is not removed")
 
 
-def finish(root: str, own: tuple[str, ...]) -> int:
-    """Remove what a crash left between the renaming and the unlink, if it is what its name says. Returns how many."""
+def finish(root: str, own: tuple[str, ...], forget: Callable[[Fingerprint], None]) -> int:
+    """Remove what a crash left between the renaming and the unlink, if it is what its name says. Returns how many.
+
+    `forget` drops the record of a version, whose ctime nobody knows.
+    """
     try:
         room = open_directory(root, own)
     except FileNotFoundError:
@@ -53,10 +76,17 @@ def finish(root: str, own: tuple[str, ...]) -> int:
     try:
         whole = [name for name in names_in(room) if _NAME.fullmatch(name) and _is_whole(room, name)]
         for name in whole:
+            forget(_version_in(name))
             os.unlink(name, dir_fd=room)
         return len(whole)
     finally:
         os.close(room)
+
+
+def _version_in(hidden: str) -> Fingerprint:
+    told = _NAME.fullmatch(hidden)
+    size, mtime_ns, ino = map(int, told.groups() if told else ())
+    return Fingerprint(size, mtime_ns, 0, ino)
 
 
 def _is_whole(room: int, hidden: str) -> bool:

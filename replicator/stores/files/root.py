@@ -4,7 +4,9 @@ Owns nothing but the way in. Never: a path of the workload.
 """
 
 import os
+from collections.abc import Callable
 
+from replicator.model import Fingerprint
 from replicator.stores.files.beneath import open_directory, translating
 from replicator.stores.files.remove import finish
 from replicator.stores.files.temp import TEMP_DIR, TempFile, clear_temps
@@ -33,10 +35,13 @@ class ExportRoot:
         with translating("/".join((self.root, *TEMP_DIR)), "cleared"):
             return clear_temps(self.root)
 
-    def finish_removals(self) -> int:
-        """Finish what a crash interrupted between hiding a file that was to be removed and removing it."""
+    def finish_removals(self, forget: Callable[[Fingerprint], None]) -> int:
+        """Finish what a crash interrupted between hiding a file that was to be removed and removing it.
+
+        `forget` drops the record of such a version, of whichever target: its ctime_ns is 0.
+        """
         with translating("/".join((self.root, *TEMP_DIR)), "cleared"):
-            return finish(self.root, TEMP_DIR)
+            return finish(self.root, TEMP_DIR, forget)
 
     def free_bytes(self) -> int | None:
         """Bytes that this user may still write in the export; None when the export is missing."""

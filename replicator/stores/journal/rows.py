@@ -26,6 +26,7 @@ _ETAGS = "SELECT relpath, etag FROM rows WHERE target = ? AND relpath > ? ORDER 
 _FROM = select("FROM rows WHERE target = ? AND relpath >= ? ORDER BY relpath")
 _TOTALS = "SELECT row_count, byte_count FROM targets WHERE id = ?"
 _FORGET = "DELETE FROM rows WHERE target = ? AND relpath = ?"
+_FORGET_VERSION = "DELETE FROM rows WHERE size = ? AND mtime_ns = ? AND ino = ?"
 _PAGE_ROWS = 1000
 _UINT64 = 2**64
 
@@ -92,6 +93,11 @@ class Rows(Tables):
     def forget(self, target: int, relpath: str) -> None:
         """Drop the row of a path."""
         self._committer.commit((_FORGET, (target, os.fsencode(relpath))))
+
+    def forget_version(self, version: Fingerprint) -> None:
+        """Drop the rows of a file, of whichever path and target, that left the device in this version."""
+        size, mtime_ns, _, ino = fingerprint_values(version)
+        self._committer.commit((_FORGET_VERSION, (size, mtime_ns, ino)))
 
 
 def fingerprint_values(version: Fingerprint) -> tuple[int, int, int, int]:

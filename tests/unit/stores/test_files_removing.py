@@ -1,11 +1,13 @@
 """Freeing the device: exactly the version that was confirmed goes, whatever happens meanwhile."""
 
+import dataclasses
 import os
 import signal
 
 import pytest
 
-from replicator.errors import LeftOut, SourceChanged
+from replicator.errors import JournalFull, LeftOut, SourceChanged
+from replicator.model import Fingerprint
 from replicator.stores.files import remove as removing
 from replicator.stores.files.export import Export, ignore_lease_signals
 from replicator.stores.files.temp import TEMP_DIR
@@ -42,7 +44,7 @@ def test_expected_version_is_removed_and_nothing_stays(export, root):
     """The file goes, its neighbours stay, our own directory is empty."""
     (root / "d/other").write_bytes(b"stay")
 
-    export.remove("f", expected=export.stat("f").fingerprint)
+    export.remove("f", expected=export.stat("f").fingerprint, forget=lambda: None)
 
     assert os.listdir(root / "d") == ["other"]
     assert hidden(root) == []
@@ -53,7 +55,7 @@ def test_file_that_is_gone_already_is_fine(export, root):
     version = export.stat("f").fingerprint
     (root / "d/f").unlink()
 
-    export.remove("f", expected=version)
+    export.remove("f", expected=version, forget=lambda: None)
 
 
 @pytest.mark.parametrize("change", ["rewritten", "replaced"])
@@ -67,7 +69,7 @@ def test_newer_version_stays(export, root, change):
         (root / "d/f").write_bytes(b"rewritten")
 
     with pytest.raises(SourceChanged):
-        export.remove("f", expected=version)
+        export.remove("f", expected=version, forget=lambda: None)
 
     assert (root / "d/f").read_bytes() == change.encode()
     assert hidden(root) == []
@@ -84,7 +86,7 @@ def test_version_that_slips_in_at_the_last_moment_stays(export, root, monkeypatc
 
     monkeypatch.setattr(os, "rename", rewrite_then_rename)
     with pytest.raises(SourceChanged):
-        export.remove("f", expected=version)
+        export.remove("f", expected=version, forget=lambda: None)
 
     assert (root / "d/f").read_bytes() == b"slipped in"
     assert hidden(root) == []
@@ -102,7 +104,7 @@ def test_changed_version_whose_name_was_taken_meanwhile_is_kept_beside(export, r
 
     monkeypatch.setattr(os, "rename", act_then_rename)
     with pytest.raises(SourceChanged):
-        export.remove("f", expected=version)
+        export.remove("f", expected=version, forget=lambda: None)
 
     assert (root / "d/f").read_bytes() == b"written anew"
     assert (root / "d/f.kept-1").read_bytes() == b"slipped in"
@@ -114,7 +116,7 @@ def test_file_with_a_writer_stays(export, root):
     """Who has it open may still write into it."""
     version = export.stat("f").fingerprint
     with (root / "d/f").open("ab"), pytest.raises(SourceChanged):
-        export.remove("f", expected=version)
+        export.remove("f", expected=version, forget=lambda: None)
 
     assert (root / "d/f").read_bytes() == b"confirmed"
 
@@ -126,24 +128,53 @@ def test_link_is_not_followed_and_not_removed(export, root):
     (root / "d/f").symlink_to(root / "victim")
 
     with pytest.raises((SourceChanged, LeftOut)):
-        export.remove("f", expected=version)
+        export.remove("f", expected=version, forget=lambda: None)
 
     assert (root / "victim").read_bytes() == b"confirmed"
     assert (root / "d/f").is_symlink()
 
 
+def test_record_goes_once_the_file_is_out_of_sight_and_before_its_bytes(export, root):
+    """A crash leaves the bytes under their hidden name, or no record that asks for them."""
+    seen: list[object] = []
+
+    export.remove(
+        "f",
+        expected=export.stat("f").fingerprint,
+        forget=lambda: seen.append(((root / "d/f").exists(), len(hidden(root)))),
+    )
+    export.remove("f", expected=Fingerprint(9, 1, 1, 1), forget=lambda: seen.append("of a file that is gone"))
+
+    assert seen == [(False, 1), "of a file that is gone"]
+
+
+def test_file_whose_record_cannot_be_dropped_stays(export, root):
+    """A full journal keeps the file where it was."""
+
+    def fail():
+        raise JournalFull("no room")
+
+    with pytest.raises(JournalFull):
+        export.remove("f", expected=export.stat("f").fingerprint, forget=fail)
+
+    assert (root / "d/f").read_bytes() == b"confirmed"
+    assert hidden(root) == []
+
+
 def test_crash_before_the_unlink_is_finished_at_the_next_start(export, root, monkeypatch):
-    """What was hidden and is still the confirmed version goes; the name tells which it must be."""
+    """What was hidden and is still the confirmed version goes, and its record; the name tells which it must be."""
     version = export.stat("f").fingerprint
+    forgotten: list[Fingerprint] = []
     with monkeypatch.context() as crash:
         crash.setattr(os, "unlink", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            export.remove("f", expected=version)
+            export.remove("f", expected=version, forget=lambda: None)
     assert len(hidden(root)) == 1
 
-    assert export.finish_removals() == 1
+    assert export.finish_removals(forgotten.append) == 1
 
     assert hidden(root) == []
+    assert forgotten == [dataclasses.replace(version, ctime_ns=0)]
 
 
 def test_hidden_file_that_is_not_what_its_name_says_is_kept(export, root):
@@ -153,6 +184,6 @@ def test_hidden_file_that_is_not_what_its_name_says_is_kept(export, root):
     (room / "9-1-2.removed").write_bytes(b"other")
     (room / "unrelated").write_bytes(b"x")
 
-    assert export.finish_removals() == 0
+    assert export.finish_removals(pytest.fail) == 0
 
     assert hidden(root) == ["9-1-2.removed", "unrelated"]

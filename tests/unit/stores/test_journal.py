@@ -1,5 +1,6 @@
 """Rows, intents and totals: what is read is what was committed, in byte order, whatever the names are."""
 
+import dataclasses
 import itertools
 import os
 
@@ -85,6 +86,18 @@ def test_forgotten_row_is_gone(journal, make_row):
 
     assert [row.relpath for row in journal.rows(target)] == ["b"]
     assert journal.totals(target) == (1, 20)
+
+
+def test_rows_of_a_version_that_left_the_device_are_gone(journal, make_row):
+    """Whatever their path and target, and whatever is known of their ctime; rows of other versions stay."""
+    one, two = journal.target("one"), journal.target("two")
+    far = Fingerprint(size=1, mtime_ns=-5, ctime_ns=7, ino=2**64 - 1)
+    for target, row in ((one, Row("a", far, "e", "")), (two, Row("b", far, "e", "")), (one, make_row("stays"))):
+        journal.settle(target, row)
+
+    journal.forget_version(dataclasses.replace(far, ctime_ns=0))
+
+    assert [row.relpath for target in (one, two) for row in journal.rows(target)] == ["stays"]
 
 
 def test_rows_are_streamed_in_byte_order(journal, make_row):
