@@ -47,6 +47,8 @@ def push_resumable(parcel: Parcel, *, begun: Upload | None, part_size: int) -> R
     """
     lane, file, key = parcel.lane, parcel.file, parcel.key
     if begun is None:
+        # Without an id at first: a crash before it is recorded leaves an upload that only its key can tell.
+        lane.journal.begin_upload(lane.number, Upload(file.relpath, "", file.fingerprint, part_size))
         upload_id = lane.objects.create_upload(key, metadata=part_metadata(file.fingerprint, part_size))
         begun = Upload(file.relpath, upload_id, file.fingerprint, part_size)
         lane.journal.begin_upload(lane.number, begun)

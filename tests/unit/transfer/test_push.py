@@ -187,6 +187,23 @@ def test_interrupted_upload_goes_on_where_it_was(send, store, means):
     assert b"".join(store.parts[number] for number in range(1, 5)) == content
 
 
+def test_upload_whose_id_never_arrived_is_thrown_away(send, store, means, monkeypatch):
+    """The answer was lost, or a crash came before it could be recorded: the next attempt finds it by its key."""
+    means.bandwidth.moved("up", MIB, 10.0)
+    aborted = []
+    monkeypatch.setattr(store, "list_uploads", lambda key: [(key, "lost"), (f"{key}2", "another's")], raising=False)
+    monkeypatch.setattr(store, "abort_upload", lambda key, upload_id: aborted.append(upload_id))
+    with monkeypatch.context() as cut:
+        cut.setattr(store, "create_upload", lambda key, *, metadata: (_ for _ in ()).throw(Unavailable("gone")))
+        with pytest.raises(Unavailable):
+            send(os.urandom(2 * PART))
+
+    pushed, _ = send()
+
+    assert aborted == ["lost"]
+    assert pushed.row.is_verified
+
+
 def test_upload_of_an_older_version_is_thrown_away(send, store, means):
     """Parts of two versions never meet in one object."""
     means.bandwidth.moved("up", MIB, 10.0)
