@@ -14,7 +14,7 @@ from functools import partial
 
 from replicator.checksum import checksum_of, part_size_of, written
 from replicator.errors import IntegrityFailed, ObjectMissing, RemoteChanged, TransferError
-from replicator.model import Action, LocalFile, RemoteObject, Row, Unseen
+from replicator.model import Action, Fingerprint, LocalFile, RemoteObject, Row, Unseen
 from replicator.reconcile.classify import classify_ingress, is_edited
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import key_of
@@ -111,14 +111,22 @@ def recover(lane: Lane) -> None:
     with contextlib.suppress(TransferError):  # a read-only or missing export; the sweep says it
         lane.export.clear_temps()
     for intent in lane.journal.intents(lane.number):
-        try:
-            local = lane.export.stat(intent.relpath)
-        except TransferError:
-            local = None
-        if local is not None and intent.fingerprint.matches(local.fingerprint):
-            lane.journal.settle(lane.number, dataclasses.replace(intent, fingerprint=local.fingerprint))
+        if fingerprint := _in_place(lane, intent):
+            lane.journal.settle(lane.number, dataclasses.replace(intent, fingerprint=fingerprint))
         else:
             lane.journal.withdraw(lane.number, intent.relpath)
+
+
+def _in_place(lane: Lane, intent: Row) -> Fingerprint | None:
+    """The version of the file that a crash left in its place; durable now, for the crash may have come before that."""
+    try:
+        with lane.export.open(intent.relpath) as file:
+            if not intent.fingerprint.matches(file.fingerprint):
+                return None
+            file.make_durable()
+            return file.fingerprint
+    except TransferError:
+        return None
 
 
 def _same_content(job: Job, remote: RemoteObject, local: LocalFile) -> str:
@@ -133,6 +141,7 @@ def _first_match(lane: Lane, local: LocalFile, wanted: dict[int, str]) -> str:
     with lane.export.open(local.relpath) as file:
         for part_size, text in wanted.items():
             if checksum_of(file.blocks(), part_size_bytes=part_size) == text and file.is_unchanged():
+                file.make_durable()  # a row is to follow, and nobody else may have synced it
                 return text
     return ""
 

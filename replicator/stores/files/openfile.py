@@ -16,7 +16,7 @@ from typing import Self
 
 from replicator.errors import SourceChanged
 from replicator.model import Fingerprint
-from replicator.stores.files.beneath import fingerprint_of, look, translating
+from replicator.stores.files.beneath import fingerprint_of, look, sync_directory, translating
 
 
 def ignore_lease_signals() -> None:
@@ -89,6 +89,12 @@ class OpenFile:
         with translating(self.relpath, "looked at"):
             found = look(self._directory, self._name)
         return found is not None and fingerprint_of(found) == self.fingerprint
+
+    def make_durable(self) -> None:
+        """Let its bytes and its name outlive a power cut, whoever wrote them."""
+        with translating(self.relpath, "written"):
+            os.fsync(self._fd)
+            sync_directory(self._directory)
 
     def has_writer(self) -> bool | None:
         """As the function of this name."""
