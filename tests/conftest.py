@@ -412,3 +412,9 @@ def far_device(tmp_path, storage, proxy) -> "Device":
     from tests.device import Device
 
     return Device(tmp_path, dataclasses.replace(storage, endpoint=proxy.endpoint))
+
+
+@pytest.fixture(scope="session")
+def is_long() -> bool:
+    """Whether sweeps are to be complete, whatever they cost."""
+    return os.environ.get("REPLICATOR_TEST_LONG") == "1"
