@@ -7,13 +7,14 @@ what a difference means.
 import asyncio
 import gc
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from replicator.config.settings import Settings
 from replicator.detect.patrol import Patrol, Rhythm
+from replicator.endpoints import Endpoints
 from replicator.model import Direction, Storage, Target
 from replicator.observe import logs
 from replicator.observe.metrics import Metrics
@@ -25,6 +26,7 @@ from replicator.stores.s3.engine import open_store
 from replicator.stores.s3.network import Limits
 from replicator.transfer import egress, ingress
 from replicator.transfer.concurrency import Concurrency
+from replicator.transfer.job import Job
 from replicator.transfer.limits import ByteBudget, Room
 from replicator.transfer.outcome import Means
 from replicator.transfer.pace import Bandwidth, DataBudget
@@ -49,15 +51,6 @@ def limits_of(settings: Settings) -> Limits:
         min_rate_bytes_s=settings.min_rate_bytes_s,
         part_size_bytes=settings.part_size_bytes,
     )
-
-
-@dataclass(slots=True)
-class _Endpoint:
-    """A store that lanes share, the gate before it, and how many lanes use it."""
-
-    store: ObjectStore
-    gate: Gate
-    lanes: int = 0
 
 
 class _Threads(ThreadPoolExecutor):
@@ -85,7 +78,7 @@ class Engine:
                 fix="Keep the file for a report, or remove it.",
             )
         self._policy = RetryPolicy(max_s=settings.retry_max_s, parked_s=settings.parked_retry_s)
-        self._endpoints: dict[Storage, _Endpoint] = {}
+        self._endpoints = Endpoints(self._open_store, lambda: Gate(self._policy, Concurrency(self.settings.transfers)))
         self._ingress_by_root: dict[str, list[Lane]] = {}
         self.means = Means(
             part_size_bytes=settings.part_size_bytes,
@@ -114,8 +107,7 @@ class Engine:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for endpoint in self._endpoints.values():
-            await asyncio.to_thread(endpoint.store.close)
+        await self._endpoints.close()
         await asyncio.to_thread(self._close_journal)
 
     def _close_journal(self) -> None:
@@ -125,7 +117,7 @@ class Engine:
     async def open(self, target: Target) -> Patrol:
         """Open a lane for the target and mend what a crash left in it. The caller runs the patrol."""
         is_egress = target.direction is Direction.EGRESS
-        endpoint = self._endpoint(target.storage)
+        endpoint = self._endpoints.of(target.storage)
         beside = self._ingress_by_root.setdefault(target.root, [])
         lane = Lane(
             target=target,
@@ -173,11 +165,24 @@ class Engine:
     async def release(self, lane: Lane) -> None:
         """Let a detached lane's transfers in flight finish, then give up its store."""
         await self.workers.leave(lane)
-        endpoint = self._endpoints[lane.target.storage]
-        endpoint.lanes -= 1
-        if not endpoint.lanes:
-            del self._endpoints[lane.target.storage]
-            await asyncio.to_thread(endpoint.store.close)
+        await self._endpoints.leave(lane.target.storage)
+
+    def renew(self, targets: Iterable[Target]) -> None:
+        """Give running lanes the new words of their bucket, where only credentials, authorities or region changed.
+
+        Queue, watches and all that sweeps know stay, and what was refused is tried again at once.
+        """
+        for old, patrols in _renewals(self.patrols.values(), targets):
+            new = next(iter(patrols.values())).storage
+            if new in self._endpoints or len(patrols) != self._endpoints[old].lanes:
+                continue  # somebody else counts on one of the stores, such as a lane on its way out
+            jobs = [job for patrol in patrols for job in self.queue.jobs(patrol.lane) if job.is_running]
+            store = self._endpoints.renew(old, new, is_idle=_idleness(jobs))
+            for patrol, target in patrols.items():
+                patrol.lane.renew(target, store)
+                self.queue.hurry(patrol.lane)
+                patrol.hurry()
+            log.info("credentials renewed", origin=new.origin, targets=len(patrols))
 
     def adjust(self, settings: Settings) -> list[str]:
         """Take over what may change while transfers run; the names of what differs and waits for a restart."""
@@ -190,23 +195,32 @@ class Engine:
     @property
     def concurrency(self) -> int:
         """Small files that may be moved at a time now, at the endpoint that bears the most."""
-        limits = (endpoint.gate.concurrency.limit for endpoint in self._endpoints.values())
+        limits = (gate.concurrency.limit for gate in self._endpoints.gates())
         return max(limits, default=self.settings.transfers)
 
     def gate(self, target: Target) -> Gate:
         """The gate before the target's endpoint."""
         return self._endpoints[target.storage].gate
 
-    def _endpoint(self, storage: Storage) -> _Endpoint:
-        if storage not in self._endpoints:
-            logs.hide(storage.access_key_id)
-            logs.hide(storage.secret_access_key)
-            logs.hide(storage.session_token)
-            store = open_store(
-                self.settings.s3_engine,
-                storage,
-                limits_of(self.settings),
-                on_request=self.metrics.requested,
-            )
-            self._endpoints[storage] = _Endpoint(store, Gate(self._policy, Concurrency(self.settings.transfers)))
-        return self._endpoints[storage]
+    def _open_store(self, storage: Storage) -> ObjectStore:
+        limits = limits_of(self.settings)
+        return open_store(self.settings.s3_engine, storage, limits, on_request=self.metrics.requested)
+
+
+def _renewals(patrols: Iterable[Patrol], targets: Iterable[Target]) -> Iterator[tuple[Storage, dict[Patrol, Target]]]:
+    """Each storage that all who have it exchange for one other, and the patrols with their new targets."""
+    wanted = {target.id: target for target in targets}
+    by_storage: dict[Storage, dict[Patrol, Target | None]] = {}
+    for patrol in patrols:
+        target = wanted.get(patrol.lane.target.id)
+        is_renewal = target is not None and target.is_renewal(patrol.lane.target)
+        by_storage.setdefault(patrol.lane.target.storage, {})[patrol] = target if is_renewal else None
+    for old, found in by_storage.items():
+        renewed = {patrol: target for patrol, target in found.items() if target}
+        if len(renewed) == len(found) and len({target.storage for target in renewed.values()}) == 1:
+            yield old, renewed
+
+
+def _idleness(jobs: Sequence[Job]) -> Callable[[], bool]:
+    """Tells whether none of these runs any more."""
+    return lambda: not any(job.is_running for job in jobs)

@@ -5,7 +5,7 @@ file name is not UTF-8), `key` is the full object key, `etag` is unquoted. Never
 """
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import SecretStr
 
@@ -41,6 +41,10 @@ class Prefix:
         return self.text
 
 
+_LEAST_HINTED = 12
+"""Letters of an access key's id. The end of a shorter one would tell too much of it; those of AWS have 20."""
+
+
 @dataclass(frozen=True, slots=True)
 class Storage:
     """One bucket and how to reach it. `origin` says where the words came from, for people."""
@@ -56,6 +60,17 @@ class Storage:
     ca_pem: str = ""
     """PEM of extra certificate authorities; empty means the system's own only."""
     origin: str = field(default="", compare=False)
+
+    @property
+    def secrets(self) -> tuple[SecretStr, SecretStr, SecretStr]:
+        """What no line may show."""
+        return self.access_key_id, self.secret_access_key, self.session_token
+
+    @property
+    def key_hint(self) -> str:
+        """The end of the access key's id, which tells a person the key and gives nobody a use of it."""
+        text = self.access_key_id.get_secret_value()
+        return f"...{text[-4:]}" if len(text) >= _LEAST_HINTED else "..."
 
     @property
     def place(self) -> str:
@@ -113,6 +128,11 @@ class Target:
     def has_generations(self) -> bool:
         """Whether its files become visible set by set. `subdir` then ends in `INCOMING_DIR`."""
         return self.direction is Direction.INGRESS and self.options.ingress_publish == "generation"
+
+    def is_renewal(self, other: "Target") -> bool:
+        """Whether this is `other` with new words for the same bucket: credentials, authorities, region."""
+        is_there = self.storage.place == other.storage.place and self.storage != other.storage
+        return is_there and replace(self, storage=other.storage) == other
 
     @property
     def identity(self) -> str:

@@ -7,7 +7,7 @@ from replicator import __version__
 from replicator.detect.patrol import Patrol
 from replicator.engine import Engine
 from replicator.errors import AccessDenied, BucketMissing, BudgetSpent, DiskFull, JournalFull, Permanent, TransferError
-from replicator.model import CURRENT, INCOMING_DIR, Target
+from replicator.model import CURRENT, INCOMING_DIR, Storage, Target
 from replicator.observe.status import (
     ConfigView,
     FailingFile,
@@ -138,9 +138,16 @@ def block_of(engine: Engine, patrol: Patrol) -> tuple[str, str] | None:
     if report and report.blocked:
         return report.blocked, report.fix
     if error:
-        where = "" if isinstance(error, JournalFull | BudgetSpent) else f"{patrol.lane.target.storage.endpoint}: "
-        return f"{where}{error}", fix_of(error)
+        return f"{_whence(error, patrol.lane.target.storage)}{error}", fix_of(error)
     return None
+
+
+def _whence(error: TransferError, storage: Storage) -> str:
+    """Whose word it is: the endpoint's, and where it refuses, to which key. The device's own needs none."""
+    if isinstance(error, JournalFull | BudgetSpent):
+        return ""
+    key = f", access key {storage.key_hint}" if isinstance(error, AccessDenied) else ""
+    return f"{storage.endpoint}{key}: "
 
 
 def fix_of(error: TransferError) -> str:

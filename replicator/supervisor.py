@@ -139,6 +139,7 @@ class Supervisor:
 
     async def _apply(self, targets: tuple[Target, ...], group: asyncio.TaskGroup) -> None:
         """Bring the running lanes to the wanted ones; those whose target did not change notice nothing."""
+        self._engine.renew(targets)
         wanted = {target.id: target for target in targets}
         for patrol in list(self._engine.patrols.values()):
             if wanted.get(patrol.lane.target.id) != patrol.lane.target:
@@ -149,9 +150,8 @@ class Supervisor:
         opened = [await self._engine.open(target) for target in targets if target.id not in self._engine.patrols]
         for patrol in opened:
             self._start(group, f"patrol {patrol.lane.target.id}", patrol.run())
-        self._config = ConfigView(
-            source=self._config.source, generation=self._config.generation + 1, valid=True, applied_ts=time.time()
-        )
+        new = self._config.generation + 1
+        self._config = dataclasses.replace(self._config, generation=new, valid=True, error="", applied_ts=time.time())
         log.info("configuration applied", generation=self._config.generation, targets=len(targets))
 
     async def _drain(self, group: asyncio.TaskGroup) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from replicator import once
 from replicator.config.settings import load
@@ -49,7 +50,8 @@ class Running:
 
     engine: Engine
     supervisor: Supervisor
-    source: Scripted
+    source: Any
+    """Scripted, unless the test has brought its own."""
     task: asyncio.Task
 
     def view(self, direction: str = "egress"):
@@ -177,10 +179,10 @@ class Device:
         return load(words | self.settings | {name: str(value) for name, value in overrides.items()}, {}).settings
 
     @contextlib.asynccontextmanager
-    async def running(self, *targets: Target, **overrides: str) -> AsyncIterator[Running]:
-        """Replicate while the block runs; at its end as after SIGTERM."""
+    async def running(self, *targets: Target, source: Any = None, **overrides: str) -> AsyncIterator[Running]:
+        """Replicate while the block runs; at its end as after SIGTERM. `source` in the place of given targets."""
         ignore_lease_signals()
-        source = Scripted(*targets)
+        source = source or Scripted(*targets)
         async with Engine(self.effective(**overrides), Metrics()) as engine:
             supervisor = Supervisor(engine, source, lambda: self.effective(**overrides))
             running = Running(engine, supervisor, source, asyncio.create_task(supervisor.run()))

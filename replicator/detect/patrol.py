@@ -119,6 +119,10 @@ class Patrol:
         if isinstance(self._sweep, IngressSweep):
             self._sweep.doubt()
 
+    def hurry(self) -> None:
+        """Sweep at once: what the last one met may have changed."""
+        self._is_sweep_wanted.set()
+
     async def sweep(self) -> None:
         """Look at everything once, now; `report` or `error` tells the result.
 

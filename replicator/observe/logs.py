@@ -12,6 +12,7 @@ import math
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -70,13 +71,23 @@ _SHORTEST_SECRET = 8
 """Shorter values would be masked in the middle of ordinary words, and so be told by the gaps."""
 _CAPPED = ("aiobotocore", "aiohttp", "asyncio", "botocore", "fsspec", "s3fs", "urllib3", "watchfiles")
 
-_hidden: set[str] = set()
+_hidden: Counter[str] = Counter()
+"""Secrets in use, and by how many."""
 
 
 def hide(secret: SecretStr) -> None:
     """Mask this value in every later line, whoever writes it."""
     if len(secret.get_secret_value()) >= _SHORTEST_SECRET:
-        _hidden.add(secret.get_secret_value())
+        _hidden[secret.get_secret_value()] += 1
+
+
+def reveal(secret: SecretStr) -> None:
+    """Take one `hide` back: nothing that could write this value is left. Keys that rotate must not add up for ever."""
+    text = secret.get_secret_value()
+    if text in _hidden:
+        _hidden[text] -= 1
+        if not _hidden[text]:
+            del _hidden[text]
 
 
 def get(room: str) -> "Log":
@@ -157,7 +168,7 @@ def _room_of(record: logging.LogRecord) -> str:
 
 
 def _masked(text: str) -> str:
-    for secret in _hidden:
+    for secret in tuple(_hidden):
         text = text.replace(secret, _MASK)
     return text
 

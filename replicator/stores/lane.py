@@ -12,7 +12,7 @@ from replicator.stores.journal.journal import Journal
 from replicator.stores.objects import ObjectStore
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Lane:
     """A running target: its values, its directory, its bucket and its rows."""
 
@@ -24,6 +24,10 @@ class Lane:
     """The target's number in the journal."""
     ingress_beside: "Sequence[Lane]" = field(default=(), repr=False)
     """The ingress lanes of the same export, as they come and go: egress knows their files by them."""
+
+    def renew(self, target: Target, objects: ObjectStore) -> None:
+        """Go on with other credentials. What was asked for before ends at the store that it began with."""
+        self.target, self.objects = target, objects
 
     @property
     def is_egress(self) -> bool:

@@ -100,6 +100,7 @@ class Queue:
         with self._changed:
             for job in jobs:
                 self._running[job.lane] -= 1
+                job.is_running = False
                 line = self._lines.get(job.lane)
                 if line is not None and job.is_dirty:
                     now_s = time.monotonic()
@@ -118,6 +119,7 @@ class Queue:
         """
         with self._changed:
             self._running[job.lane] -= 1
+            job.is_running = False
             is_moved = job.is_dirty and (error is None or isinstance(error, Permanent | SourceChanged | RemoteChanged))
             job.is_dirty = False
             if error is not None:
@@ -128,13 +130,18 @@ class Queue:
                 if self._alarm_s is None or job.due_s < self._alarm_s:
                     self._changed.notify_all()  # somebody has to wait for it
 
-    def hurry(self) -> None:
-        """Make every waiting job due now: the drain gives each one more attempt."""
+    def hurry(self, lane: Lane | None = None) -> None:
+        """Make every waiting job due now: the drain gives each one more attempt.
+
+        Of one `lane`, whose bucket has new words, what runs gets another one too: it began with the old ones.
+        """
         with self._changed:
             for line in self._turns:
-                for job in line.jobs.values():
+                for job in line.jobs.values() if lane in (None, line.lane) else ():
                     if not job.is_running:
                         line.schedule(job, time.monotonic())
+                    elif lane:
+                        job.is_dirty = True
             self._changed.notify_all()
 
     def close(self) -> None:

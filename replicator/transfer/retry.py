@@ -132,6 +132,11 @@ class Gate:
             self._is_probing = False
             self.error = None
 
+    def renewed(self) -> None:
+        """Other credentials or authorities from now on: what was refused before says nothing about them."""
+        if isinstance(self.error, AccessDenied | Unavailable):
+            self.succeeded()
+
     def failed(self, key: str, error: TransferError, now_s: float) -> None:
         """A request failed. Errors that say nothing about other keys only end a probe."""
         if isinstance(error, Throttled):

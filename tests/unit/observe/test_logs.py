@@ -327,6 +327,21 @@ class TestSecrets:
         assert out.getvalue().count(logs._MASK) >= 5
         assert CANARY not in out.getvalue()
 
+    def test_value_is_hidden_while_anybody_uses_it(self, log_to):
+        """Keys that rotate are forgotten once all who used them are gone, or the list would grow for ever."""
+        secret = SecretStr("rotated-canary-value")
+        out = log_to()
+        logs.hide(secret)
+        logs.hide(secret)
+
+        logs.reveal(secret)
+        logs.get("x").info("a phrase", key=secret.get_secret_value())
+        logs.reveal(secret)
+        logs.reveal(secret)
+
+        assert only(out)["key"] == logs._MASK
+        assert secret.get_secret_value() not in logs._hidden
+
     def test_short_values_are_not_hidden(self, log_to):
         """Masking every `a` would damage all lines and tell the secret by its gaps."""
         out = log_to()

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from replicator.errors import BucketMissing, KeyUnsafe, SourceChanged, Unavailable
+from replicator.errors import AccessDenied, BucketMissing, KeyUnsafe, SourceChanged, Unavailable
 from replicator.model import UNSEEN, Hint, RemoteObject
 
 
@@ -333,3 +333,21 @@ def test_every_job_is_taken_once_by_many_threads(queue, make_lane, gate_of):
         thread.join(5)
 
     assert sorted(done) == sorted(names)
+
+
+def test_hurry_of_a_lane_has_what_runs_tried_again_at_once(queue, worker, lane, make_lane, gate_of):
+    """What began with old credentials and is refused goes again at once; other lanes wait as before."""
+    other = make_lane()
+    queue.add_lane(other, gate_of())
+    queue.put(other, Hint("x"))
+    worker.defer(worker.take(), AccessDenied("no"), 300)
+    queue.put(lane, Hint("waits"))
+    worker.defer(worker.take(), AccessDenied("no"), 300)
+    queue.put(lane, Hint("runs"))
+    runs = worker.take()
+
+    queue.hurry(lane)
+    worker.defer(runs, AccessDenied("no"), 300)
+
+    assert {worker.take().relpath, worker.take().relpath} == {"waits", "runs"}
+    assert worker.is_idle()

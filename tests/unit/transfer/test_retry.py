@@ -175,3 +175,15 @@ def test_closed_gate_gives_out_no_slot(gate):
 
     assert not any(refused)
     assert gate.enter(0.0, is_bulk=False)
+
+
+def test_new_credentials_open_a_gate_that_refusals_closed(gate):
+    """Whatever its wait; a throttled endpoint is as throttled as before."""
+    for error, is_open in ((AccessDenied("no"), True), (Unavailable("no"), True), (Throttled("slower"), False)):
+        for key in ("a", "b", "c"):
+            gate.failed(key, error, 0.0)
+        assert not gate.admits(0.0)
+
+        gate.renewed()
+
+        assert gate.admits(0.0) is is_open
