@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,12 +64,15 @@ def main() -> None:
         if isinstance(end.code, str):
             raise
         _leave(end.code or 0)
+    except Exception:  # noqa: BLE001 - a fault of ours; the interpreter would print what the log masks
+        print(logs.masked(traceback.format_exc()), file=sys.stderr)  # noqa: T201
+        _leave(EXIT_FAILED)
 
 
 def _leave(code: int, error: ReplicatorError | None = None) -> None:
     """End the process, also when a thread is stuck in a request: the journal knows what was not confirmed."""
     if error:
-        print(f"replicator: {words.escape(str(error))}", file=sys.stderr)  # noqa: T201 - the command line's own voice
+        print(f"replicator: {words.escape(logs.masked(str(error)))}", file=sys.stderr)  # noqa: T201 - the command line's own voice
     deadline_s = time.monotonic() + _PATIENCE_S
     others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
     for thread in others:

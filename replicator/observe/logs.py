@@ -90,6 +90,13 @@ def reveal(secret: SecretStr) -> None:
             del _hidden[text]
 
 
+def masked(text: str) -> str:
+    """`text` without hidden values: for foreign words that reach people by another way than a log line."""
+    for secret in tuple(_hidden):
+        text = text.replace(secret, _MASK)
+    return text
+
+
 def get(room: str) -> "Log":
     """The log of one room: `_log = logs.get("transfer")`, then `_log.info("object stored", key=key)`."""
     return Log(logging.getLogger(f"{_OURS}.{room}"))
@@ -167,23 +174,17 @@ def _room_of(record: logging.LogRecord) -> str:
     return record.name.removeprefix(f"{_OURS}.")
 
 
-def _masked(text: str) -> str:
-    for secret in tuple(_hidden):
-        text = text.replace(secret, _MASK)
-    return text
-
-
 def _plain(value: object) -> str | int | float | bool | None:
     """A scalar that may be shown; text still unescaped."""
     if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, BaseException):
-        return _masked(f"{type(value).__name__}: {value}")
+        return masked(f"{type(value).__name__}: {value}")
     if isinstance(value, bytes):
-        return _masked(value.decode("utf-8", "surrogateescape"))
+        return masked(value.decode("utf-8", "surrogateescape"))
     if isinstance(value, tuple | list | set | frozenset):
         return ", ".join(str(_plain(item)) for item in value)
-    return _masked(str(value))
+    return masked(str(value))
 
 
 @functools.lru_cache(maxsize=1)
@@ -208,7 +209,7 @@ class _Lines(logging.Formatter):
         """'' unless asked for; masked, not yet escaped."""
         if not self._has_traceback or not record.exc_info or record.exc_info[1] is None:
             return ""
-        return _masked("".join(traceback.format_exception(record.exc_info[1])))
+        return masked("".join(traceback.format_exception(record.exc_info[1])))
 
 
 class _JsonLines(_Lines):
@@ -219,7 +220,7 @@ class _JsonLines(_Lines):
             "time": f"{_utc(int(record.created))}.{milliseconds}Z",
             "level": record.levelname.lower(),
             "room": _room_of(record),
-            "message": _masked(record.getMessage()),
+            "message": masked(record.getMessage()),
             **self.fields(record),
         }
         if trace := self.traceback(record):
@@ -236,7 +237,7 @@ class _TextLines(_Lines):
     def format(self, record: logging.LogRecord) -> str:
         """`12:03:04 INFO  object stored  target=... bytes=12`, local time; a traceback follows, indented."""
         moment = time.strftime("%H:%M:%S", time.localtime(record.created))
-        message = words.escape(_masked(record.getMessage()), ascii_only=self._ascii_only)
+        message = words.escape(masked(record.getMessage()), ascii_only=self._ascii_only)
         fields = [f"{name}={self._value(value)}" for name, value in self.fields(record).items()]
         line = f"{moment} {record.levelname:<7} {message}" + ("  " + " ".join(fields) if fields else "")
         trace = (words.escape(step, ascii_only=self._ascii_only) for step in self.traceback(record).splitlines())

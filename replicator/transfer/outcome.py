@@ -121,7 +121,7 @@ def attempt(job: Job, work: Callable[[], _T]) -> _T | TransferError:
         raise
     except Exception as error:  # noqa: BLE001 - one path's surprise must not stop the others
         log.error("job failed unexpectedly", target=job.lane.target.id, relpath=job.relpath, error=error)
-        return Refused(f"unexpected {type(error).__name__}: {error}")
+        return Refused(logs.masked(f"unexpected {type(error).__name__}: {error}"))
 
 
 @dataclass(frozen=True, slots=True)

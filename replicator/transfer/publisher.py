@@ -108,4 +108,4 @@ class Publisher:
             raise
         except Exception as error:  # noqa: BLE001 - one target's surprise must not stop the others
             log.error("generation failed unexpectedly", target=lane.target.id, error=error)
-            return replace(before, waits="", error=Refused(f"unexpected {type(error).__name__}: {error}"))
+            return replace(before, waits="", error=Refused(logs.masked(f"unexpected {type(error).__name__}: {error}")))
