@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from replicator.errors import Permanent, RemoteChanged, SourceChanged, TransferError
 from replicator.model import Hint, RemoteObject
@@ -38,6 +39,7 @@ class Queue:
         """Take jobs of this lane; lanes at one endpoint share their gate."""
         with self._changed:
             line = self._lines[lane] = Line(lane, gate)
+            gate.on_verdict = partial(_wake, self._changed)  # also a sweep's listing may be the probe
             self._turns.add(line)
 
     def remove_lane(self, lane: Lane) -> None:
@@ -112,10 +114,11 @@ class Queue:
                     del line.jobs[job.relpath]
             self._changed.notify()  # the gate may have opened with them
 
-    def defer(self, job: Job, error: TransferError | None, delay_s: float) -> None:
+    def defer(self, job: Job, error: TransferError | None, delay_s: float, *, is_held: bool = False) -> None:
         """The attempt failed; look again after `delay_s`, at once when the path moved meanwhile.
 
-        Without an error there was no attempt: the job is due as before.
+        Without an error there was no attempt: the job is due as before. `is_held`: only the closed gate was to blame,
+        so that the job is due as soon as that opens.
         """
         with self._changed:
             self._running[job.lane] -= 1
@@ -127,6 +130,7 @@ class Queue:
                 job.attempts += 1
             if line := self._lines.get(job.lane):
                 line.schedule(job, time.monotonic() + (0.0 if is_moved else delay_s))
+                (line.held.add if is_held else line.held.discard)(job)
                 if self._alarm_s is None or job.due_s < self._alarm_s:
                     self._changed.notify_all()  # somebody has to wait for it
 
@@ -168,3 +172,8 @@ class Queue:
 
     def __len__(self) -> int:
         return sum(len(line.jobs) for line in self._turns)
+
+
+def _wake(changed: threading.Condition) -> None:
+    with changed:
+        changed.notify_all()

@@ -6,6 +6,7 @@ Source: tenacity's wait strategies; "Exponential Backoff And Jitter" is the text
 """
 
 import threading
+from collections.abc import Callable
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_never, wait_random_exponential
 
@@ -76,6 +77,8 @@ class Gate:
         """Failures since the endpoint last answered, counted once they closed the gate."""
         self.error: TransferError | None = None
         """Why it is closed; None while it is open."""
+        self.on_verdict: Callable[[], object] = lambda: None
+        """Called, from any thread, when a probe of a closed gate has ended: whoever waits for that looks again."""
         self._policy = policy
         self._lock = threading.Lock()
         self._failed_keys: set[str] = set()
@@ -122,7 +125,9 @@ class Gate:
     def released(self) -> None:
         """The admitted job made no request after all."""
         with self._lock:
-            self._is_probing = False
+            was_probing, self._is_probing = self._is_probing, False
+        if was_probing:
+            self.on_verdict()
 
     def succeeded(self) -> None:
         """The endpoint answered a request as it should."""
@@ -130,28 +135,40 @@ class Gate:
             self._failed_keys.clear()
             self.failures = 0
             self._is_probing = False
-            self.error = None
+            was_closed, self.error = self.error is not None, None
+        if was_closed:
+            self.on_verdict()
 
     def renewed(self) -> None:
         """Other credentials or authorities from now on: what was refused before says nothing about them."""
         if isinstance(self.error, AccessDenied | Unavailable):
             self.succeeded()
 
-    def failed(self, key: str, error: TransferError, now_s: float) -> None:
-        """A request failed. Errors that say nothing about other keys only end a probe."""
+    def failed(self, key: str, error: TransferError, now_s: float) -> bool:
+        """A request failed. Errors that say nothing about other keys only end a probe.
+
+        Returns whether the endpoint was known to be away by then, so that this says nothing about the key.
+        """
         if isinstance(error, Throttled):
             self.concurrency.throttled()
         with self._lock:
-            self._is_probing = False
-            if not isinstance(error, _SHARED):
-                return
-            self._failed_keys.add(key)
-            may_be_the_key = isinstance(error, Unavailable | AccessDenied)
-            if self.error is None and may_be_the_key and len(self._failed_keys) < _KEYS_TO_CLOSE:
-                return
-            self.failures += 1
-            self.error = error
-            self._closed_until_s = now_s + self._wait_s(error)
+            was_closed, self._is_probing = self.error is not None, False
+            is_shared = isinstance(error, _SHARED)
+            if is_shared:
+                self._close(key, error, now_s)
+        if was_closed:
+            self.on_verdict()
+        return was_closed and is_shared
+
+    def _close(self, key: str, error: TransferError, now_s: float) -> None:
+        """Close, or stay closed for longer, once it is clear that not the key is to blame."""
+        self._failed_keys.add(key)
+        may_be_the_key = isinstance(error, Unavailable | AccessDenied)
+        if self.error is None and may_be_the_key and len(self._failed_keys) < _KEYS_TO_CLOSE:
+            return
+        self.failures += 1
+        self.error = error
+        self._closed_until_s = now_s + self._wait_s(error)
 
     def _wait_s(self, error: TransferError) -> float:
         """A refusal is asked again at the pace of an outage: credentials may be mended at any moment."""

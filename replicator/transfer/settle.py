@@ -114,7 +114,7 @@ class Settling:
             gate.released()
             self._queue.defer(job, error, 0.0)
             return
-        gate.failed(job.relpath, error, time.monotonic())
+        is_held = gate.failed(job.relpath, error, time.monotonic())
         delay_s = self._policy.delay_s(error, job.attempts + 1)
         self._metrics.put_off(job.lane.target, error.reason)
         if isinstance(error, RemoteChanged):
@@ -130,7 +130,7 @@ class Settling:
                 attempts=job.attempts + 1,
                 next_attempt_s=round(delay_s, 1),
             )
-        self._queue.defer(job, error, delay_s)
+        self._queue.defer(job, error, delay_s, is_held=is_held)
         self._on_ended(job.lane)
 
     def _take(self) -> list[Ended]:

@@ -36,6 +36,8 @@ class Line:
     jobs: dict[str, Job] = field(default_factory=dict)
     waiting: list[_Entry] = field(default_factory=list)
     due: tuple[list[_Entry], list[_Entry]] = field(default_factory=lambda: ([], []))
+    held: set[Job] = field(default_factory=set)
+    """Jobs that failed while the gate was closed: they wait for that, and not for their own sake."""
 
     @property
     def priority(self) -> int:
@@ -56,6 +58,8 @@ class Line:
 
     def take(self, now_s: float, bulk_bytes: int) -> list[Job]:
         """The due job whose turn it is, with those that share its slot; none when the gate has no slot for it."""
+        if self.held and self.gate.error is None:
+            self._release(now_s)
         while (job := self._first(self.waiting)) and job.due_s <= now_s:
             heapq.heappop(self.waiting)
             job.is_bulk = job.size > bulk_bytes
@@ -70,6 +74,13 @@ class Line:
                     job.is_running, job.moved_bytes = True, 0
                 return run
         return []
+
+    def _release(self, now_s: float) -> None:
+        """Let what the gate alone held back be due: it is open again."""
+        for job in self.held:
+            if self.jobs.get(job.relpath) is job and not job.is_running:
+                self.schedule(job, min(now_s, job.due_s))
+        self.held.clear()
 
     def _followers(self, heap: list[_Entry]) -> list[Job]:
         """The small jobs that come next, as many as leave as many to each other slot."""

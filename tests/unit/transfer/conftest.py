@@ -60,9 +60,9 @@ class Worker:
         self.queue.done([job])
         self._look_again()
 
-    def defer(self, job, error, delay_s) -> None:
+    def defer(self, job, error, delay_s, **more) -> None:
         self._gates.pop(job).leave(is_bulk=job.is_bulk)
-        self.queue.defer(job, error, delay_s)
+        self.queue.defer(job, error, delay_s, **more)
 
     def _look_again(self) -> None:
         """A thread that ends a job takes the next one itself; here that is the thread that waits already."""

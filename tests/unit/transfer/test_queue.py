@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from replicator.errors import AccessDenied, BucketMissing, KeyUnsafe, SourceChanged, Unavailable
+from replicator.errors import AccessDenied, BucketMissing, KeyUnsafe, SourceChanged, Throttled, Unavailable
 from replicator.model import UNSEEN, Hint, RemoteObject
 
 
@@ -233,6 +233,54 @@ def test_closed_gate_lets_one_probe_through(queue, worker, make_lane, gate_of):
     queue.hurry()
 
     assert {worker.take().relpath for _ in range(5)} | {probe.relpath} == {f"f{n}" for n in range(6)}
+
+
+def test_probe_of_somebody_else_wakes_who_waits(queue, worker, make_lane, gate_of):
+    """A listing may be the probe that opens the gate: whoever waits hears of it, though no job has ended."""
+    gate = gate_of()
+    lane = make_lane(gate)
+    gate.failed("", BucketMissing("no"), time.monotonic() - 1)
+    assert gate.admits(time.monotonic())
+    queue.put(lane, Hint("a"))
+    assert worker.is_idle()
+
+    gate.succeeded()
+
+    assert worker.take().relpath == "a"
+
+
+def test_probe_of_somebody_else_that_fails_leaves_an_alarm(queue, worker, make_lane, gate_of):
+    """After a listing that failed, the next probe is made when its time has come, though no job has ended."""
+    gate = gate_of(max_s=0.05)
+    lane = make_lane(gate)
+    gate.failed("", BucketMissing("no"), time.monotonic() - 1)
+    assert gate.admits(time.monotonic())
+    queue.put(lane, Hint("a"))
+    assert worker.is_idle()
+
+    gate.failed("", BucketMissing("no"), time.monotonic())
+
+    assert worker.take().relpath == "a"
+
+
+def test_open_gate_releases_what_only_it_held_back(queue, worker, make_lane, gate_of):
+    """A path that failed while the endpoint was known to be away is due when that answers, whatever its own wait."""
+    gate = gate_of(max_s=0.001)
+    lane = make_lane(gate)
+    for name in ("closes", "probes", "good"):
+        queue.put(lane, Hint(name))
+    for _ in range(2):
+        job = worker.take()
+        error = Throttled("slow down")
+        worker.defer(job, error, 300, is_held=gate.failed(job.relpath, error, time.monotonic()))
+    probe = worker.take()
+    assert (probe.relpath, worker.is_idle()) == ("good", True)
+
+    gate.succeeded()
+
+    assert worker.take().relpath == "probes"
+    worker.done(probe)
+    assert worker.is_idle()  # what closed the gate may have been to blame itself
 
 
 def test_removed_target_has_no_jobs(queue, worker, lane):
