@@ -101,7 +101,8 @@ def _decide(job: Job, file: OpenFile, row: Row | None) -> Action:
     if not is_possible or lane.is_echo(local):
         return Action.LEAVE
     job.observe(local)
-    return classify_egress(local, job.remote, row)
+    # The bucket is listed only while no row is known, so whatever a listing says is older than any row.
+    return classify_egress(local, job.remote if row is None else UNSEEN, row)
 
 
 def _forget(job: Job) -> Outcome:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from replicator.checksum import checksum_of, composite_etag, part_size_of
-from replicator.errors import SourceChanged
+from replicator.errors import ObjectMissing, RemoteChanged, SourceChanged
 from replicator.model import Fingerprint, Row, Upload
 from replicator.stores.files.export import OpenFile
 from replicator.transfer.content import Content, part_metadata, part_size_for, whole_metadata
@@ -158,6 +158,9 @@ def _push_stream(parcel: Parcel, *, part_size: int) -> Pushed:
     except _TooSlow:
         parcel.moved(-len(digests) * part_size)
         raise
+    except ObjectMissing as exc:
+        # What the store says when the library cleans up after a completion whose answer was lost.
+        raise RemoteChanged("the upload is gone, perhaps because it is complete; the object is looked at") from exc
     means.bandwidth.moved("up", parcel.size, time.monotonic() - began_s)
     row = parcel.row(etag, composite_etag(digests), part_size=part_size)
     return Pushed(row, moved_bytes=parcel.size)

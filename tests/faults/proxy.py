@@ -75,7 +75,8 @@ class Chaos:
 class Proxy:
     """A running fault proxy. Everything may be called from any thread."""
 
-    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        """`port`: where it listens, such as where another one did that was stopped; by default anywhere."""
         parts = urlsplit(upstream)
         self.upstream = (parts.hostname or "", parts.port or 80)
         self.calls: list[Call] = []
@@ -90,7 +91,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._link = threading.Lock()
         self._sockets: set[socket.socket] = set()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", port), _handler(self))
         if tls:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         scheme = "https" if tls else "http"

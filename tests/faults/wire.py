@@ -4,6 +4,8 @@ A fault is a callable of the call and of `forward`, which has the server answer 
 client, or None for a connection reset. So whether the server has seen the request is the fault's to decide.
 """
 
+import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -127,6 +129,57 @@ def stalled(for_s: float = 3600) -> Fault:
 
 def dripped(bytes_s: float) -> Fault:
     return changed(lambda answer: replace(answer, drip_bytes_s=bytes_s))
+
+
+def silent(end: threading.Event) -> Fault:
+    """No answer at all until `end`, and then a reset; the server never sees the request."""
+
+    def fault(_call: Call, _forward: Forward) -> None:
+        end.wait(60)
+
+    return fault
+
+
+def replaced(old: str, new: str) -> Fault:
+    """Another text in the answer's body, wherever the pattern fits."""
+    pattern = re.compile(old.encode(), re.DOTALL)
+    return changed(lambda answer: replace(answer, body=pattern.sub(new.encode(), answer.body)))
+
+
+def paged(keys: int) -> Fault:
+    """A listing in pages of so many keys: those that the server told when the first page was asked for."""
+    told: dict[str, bytes] = {}
+
+    def fault(call: Call, forward: Forward) -> Answer:
+        begin = int(call.query.get("continuation-token", 0))
+        if not begin:
+            told["whole"] = forward().body
+        entries = re.findall(rb"<Contents>.*?</Contents>", told["whole"], re.DOTALL)
+        return page(b"".join(entries[begin : begin + keys]), begin + keys if begin + keys < len(entries) else None)
+
+    return fault
+
+
+def page(entries: bytes, token: object = None) -> Answer:
+    """A page of a listing; `token` leads to the next."""
+    end = f"<IsTruncated>{str(token is not None).lower()}</IsTruncated>"
+    if token is not None:
+        end += f"<NextContinuationToken>{token}</NextContinuationToken>"
+    space = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+    body = b"<?xml version='1.0'?><ListBucketResult %s>%s%s</ListBucketResult>" % (
+        space.encode(),
+        end.encode(),
+        entries,
+    )
+    return Answer(200, {"Content-Type": "application/xml"}, body)
+
+
+def entry(key: str, *, size: int = 7, etag: str = "9a0364b9e99bb480dd25e1f0284c8555") -> bytes:
+    """An object as a listing tells it."""
+    return (
+        f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+        f"<ETag>&quot;{etag}&quot;</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+    ).encode()
 
 
 def redirect(to: str, code: int = 307) -> Fault:

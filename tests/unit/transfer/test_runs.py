@@ -189,6 +189,16 @@ def test_large_file_in_a_run_is_sent_after_the_small_ones(make_lane, means, stor
     assert means.budget._free == 64 * 2**20
 
 
+def test_listing_that_is_older_than_the_row_sends_nothing_again(make_lane, means, store, root, journal):
+    """A listing of the time before the upload says that there is no object; the row knows better."""
+    lane = make_lane(Direction.EGRESS)
+    (root / "f").write_bytes(b"content")
+    journal.settle(lane.number, send(lane, means, "f")["f"].row)
+
+    assert send(lane, means, "f")["f"] == Outcome(Done.NOTHING, was_asked=False)
+    assert len(store.asked) == 1
+
+
 def test_touched_small_file_is_not_sent(make_lane, means, store, root, journal):
     """Content that the row knows is adopted: nothing is sent, the row follows the new times."""
     lane = make_lane(Direction.EGRESS)
