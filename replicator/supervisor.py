@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from replicator import report
@@ -20,6 +20,7 @@ from replicator.config.settings import Settings
 from replicator.config.sources.follow import POLL_S
 from replicator.config.sources.source import Source
 from replicator.detect.announce import announce
+from replicator.detect.patrol import Patrol
 from replicator.engine import Engine
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.explain import explain
@@ -32,6 +33,9 @@ from replicator.observe.status import ConfigView, Snapshot
 from replicator.stores.files.export import ignore_lease_signals
 
 log = logs.get("supervisor")
+
+_POLL_S = 0.02
+"""Between looks at whether all is sent."""
 
 
 class Supervisor:
@@ -107,9 +111,9 @@ class Supervisor:
         self._tasks[name] = group.create_task(guarded(), name=name)
 
     async def _end(self, name: str) -> None:
-        task = self._tasks.pop(name)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        if task := self._tasks.pop(name, None):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _follow(self, changes: AsyncIterator[tuple[Target, ...] | ConfigError], group: asyncio.TaskGroup) -> None:
         async for change in changes:
@@ -141,6 +145,7 @@ class Supervisor:
         """Bring the running lanes to the wanted ones; those whose target did not change notice nothing."""
         self._engine.renew(targets)
         wanted = {target.id: target for target in targets}
+        await self._part_with([patrol for id_, patrol in self._engine.patrols.items() if id_ not in wanted])
         for patrol in list(self._engine.patrols.values()):
             if wanted.get(patrol.lane.target.id) != patrol.lane.target:
                 await self._end(f"patrol {patrol.lane.target.id}")
@@ -154,6 +159,13 @@ class Supervisor:
         self._config = dataclasses.replace(self._config, generation=new, valid=True, error="", applied_ts=time.time())
         log.info("configuration applied", generation=self._config.generation, targets=len(targets))
 
+    async def _part_with(self, patrols: Sequence[Patrol]) -> None:
+        """Send what is settled of targets that are no longer wanted: their workload has written its last file."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._engine.settings.drain_timeout_s):
+                await self._send_the_rest(patrols)
+        _tell_left(self._engine, patrols)
+
     async def _drain(self, group: asyncio.TaskGroup) -> None:
         """Stop intake, look once more at every egress target, send what is settled; report what is left."""
         await self._end("configuration")
@@ -162,28 +174,38 @@ class Supervisor:
             if not patrol.lane.is_egress:
                 # Its jobs go, but not the lane: egress still has to know which files are from ingress.
                 self._engine.queue.remove_lane(patrol.lane)
-        sending = group.create_task(self._send_the_rest(), name="drain")
+        sending = group.create_task(self._send_the_rest(self._engine.patrols.values()), name="drain")
         skip = group.create_task(self._stop_now.wait(), name="second-signal")
         await asyncio.wait(
             {sending, skip}, timeout=self._engine.settings.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
         )
         sending.cancel()
         skip.cancel()
-        for patrol in self._engine.patrols.values():
-            if left := self._engine.queue.jobs(patrol.lane):
-                log.warning(
-                    "left for the next start",
-                    target=patrol.lane.target.id,
-                    pending_files=len(left),
-                    pending_bytes=sum(job.size for job in left),
-                    relpath=left[0].relpath,
-                )
+        _tell_left(self._engine, self._engine.patrols.values())
         log.info("drained", pending_files=len(self._engine.queue))
 
-    async def _send_the_rest(self) -> None:
-        await asyncio.gather(*(patrol.sweep() for patrol in self._engine.patrols.values() if patrol.lane.is_egress))
+    async def _send_the_rest(self, patrols: Iterable[Patrol]) -> None:
+        """Look once more at the egress targets of these, and wait until nothing of theirs waits."""
+        sending = [patrol for patrol in patrols if patrol.lane.is_egress]
+        for patrol in sending:
+            await self._end(f"patrol {patrol.lane.target.id}")
+        await asyncio.gather(*(patrol.sweep() for patrol in sending))
         self._engine.queue.hurry()
-        await self._engine.queue.wait_until(at_most=0)
+        while any(self._engine.queue.jobs(patrol.lane) for patrol in sending):  # noqa: ASYNC110 - threads end jobs
+            await asyncio.sleep(_POLL_S)
+
+
+def _tell_left(engine: Engine, patrols: Iterable[Patrol]) -> None:
+    """Name what could not be sent in time; the next start finds it."""
+    for patrol in patrols:
+        if left := engine.queue.jobs(patrol.lane):
+            log.warning(
+                "left for the next start",
+                target=patrol.lane.target.id,
+                pending_files=len(left),
+                pending_bytes=sum(job.size for job in left),
+                relpath=left[0].relpath,
+            )
 
 
 def _inbox(engine: Engine) -> Inbox | None:

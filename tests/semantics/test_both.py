@@ -7,6 +7,7 @@ import os
 import threading
 import time
 
+import pytest
 from pydantic import SecretStr
 
 from replicator import once, verify
@@ -350,6 +351,46 @@ async def test_b7_broken_configuration_changes_nothing_and_is_visible(device, wi
         running.source.offer(device.egress())
         await until(lambda: running.supervisor.snapshot().config.valid)
         await running.in_step()
+
+
+async def test_b7_target_that_is_taken_out_sends_what_is_settled_first(device, witness, until):
+    """B7: what a workload wrote before it was taken away is in the bucket before its target is gone."""
+    device.outbox.mkdir()
+    async with device.running(device.egress(), watcher="off", sweep_interval_s=3600) as running:
+        await until(lambda: running.view().state == "in-step")
+        device.write("out/last", b"words")
+        running.source.offer()
+        await until(lambda: not running.supervisor.snapshot().targets)
+
+        assert await witness.get("sent/last") == b"words"
+
+
+@pytest.mark.fault("D5")
+async def test_b7_target_that_is_taken_out_cannot_hold_up_the_others(device, witness, until):
+    """B7: where its bucket is away, a target goes within the drain time, and the new configuration is in force."""
+    away = dataclasses.replace(
+        device.egress(), storage=dataclasses.replace(device.storage, endpoint="http://127.0.0.1:9")
+    )
+    device.write("out/f")
+    async with device.running(away, drain_timeout_s=0.5) as running:
+        await until(lambda: running.view().state == "blocked")
+        running.source.offer(device.egress("second", "second/"))
+        device.write("second/g")
+
+        await until(lambda: witness.keys("second/"))
+
+
+async def test_b6_signal_while_a_target_is_taken_out_ends_it_all(device, until):
+    """B6: a stop that comes in the middle of another drain is a stop like any other."""
+    device.storage = dataclasses.replace(device.storage, endpoint="http://127.0.0.1:9")
+    device.write("out/f")
+    async with device.running(device.egress(), drain_timeout_s=600) as running:
+        await until(lambda: running.view().state == "blocked")
+        running.source.offer()
+        await until(lambda: "patrol w/egress/sent" not in running.supervisor._tasks)
+        running.supervisor.stop()
+        running.supervisor.stop()
+        await until(running.task.done, within_s=5)
 
 
 async def test_b7_changed_configuration_leaves_untouched_targets_alone(device, witness, until):

@@ -13,7 +13,7 @@ import pytest
 from replicator.config.sources.env import EnvSource
 from replicator.config.sources.files import FilesSource
 from replicator.transfer.retry import RetryPolicy
-from tests.unit.stores_s3.conftest import issue
+from tests.certificates import issue
 
 OLD, NEW, OTHER = "AKIAOLDOLDOLDOLDAAAA", "AKIANEWNEWNEWNEWBBBB", "AKIAHALFHALFHALFCCCC"
 FOREVER_S = 3600.0
