@@ -3,12 +3,12 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,9 @@ class Stand:
 
     def __init__(self, home: Path) -> None:
         self.home, self.log = home, home / "log"
+        self.said = ""
+        """The end of the log, once closed."""
         self.bucket = "soak"
-        self.faults: Counter[str] = Counter()
         self.is_own_device = self._mount()
         self.outbox, self.inbox = home / "export/out", home / "export/in"
         self.outbox.mkdir(parents=True)
@@ -72,12 +73,14 @@ class Stand:
 
     def close(self) -> None:
         self.kill()
+        self.said = self.log.read_text(errors="replace")[-5000:] if self.log.exists() else ""
         self.client.close()
         self.proxy.stop()
         self._server.kill()
-        self._server.wait()
+        self._server.communicate()
         if self.is_own_device:
             _libc.umount2(os.fsencode(self.home), 2)
+        shutil.rmtree(self.home, ignore_errors=True)
 
     # The process
 
