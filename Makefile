@@ -39,6 +39,7 @@ faults: $(VENV)/.dev build/sbom.json ## every fault that the tests bring about, 
 soak: $(VENV)/.dev ## the long profiles: every seed, every place to be killed at; takes hours
 	REPLICATOR_TEST_LONG=1 $(BIN)/python -m pytest tests -q -m fault $(SOAK)
 	REPLICATOR_TEST_LONG=1 $(BIN)/python -m pytest tests/model -q -m "not fault" $(SOAK)
+	$(BIN)/python -m tests.soak $(ARGS)
 
 audit: $(AUDIT)/.made build/sbom.json ## what ships as a CycloneDX list, and whether a flaw is known in it
 	@$(AUDIT)/bin/python .ci/audit.py $(ARGS)

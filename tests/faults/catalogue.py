@@ -1,13 +1,13 @@
 """The catalogue of faults, and which tests claim which of its rows.
 
 Rows are read from catalogue.toml, claims from the syntax trees of the tests: marks named `fault` on a function, on its
-class, on its module, or on one of its parameters. Nothing is imported and nothing runs.
+class, on its module, or on one of its parameters, be they listed in a constant. Nothing is imported, nothing runs.
 """
 
 import ast
 import functools
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def claims(top: Path = TESTS) -> dict[str, list[str]]:
     for path in sorted(top.rglob("test_*.py")):
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text if "mark.fault" in text else "")
-        for name, ids in _claims_of(tree, inherited=()):
+        for name, ids in _claims_of(tree, (), _constants(tree)):
             for one in ids:
                 found.setdefault(one, []).append(f"{path.relative_to(top).as_posix()}::{name}")
     return found
@@ -66,20 +66,46 @@ def unseen(text: str) -> int:
     if "mark.fault" not in text:
         return 0
     tree = ast.parse(text)
-    placed = {id(mark) for place in _places(tree) for mark in _marks(place)}
+    places = _with_constants(_places(tree), _constants(tree))
+    placed = {id(mark) for place in places for mark in _marks(place)}
     named = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call) and _literals(node)}
     return sum(id(mark) not in placed or id(mark) not in named for mark in _marks(tree))
 
 
-def _claims_of(scope: Any, inherited: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _claims_of(
+    scope: Any, inherited: tuple[str, ...], constants: Mapping[str, ast.expr]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Tests of a module or class with the rows they carry, their scope's included."""
     inherited += tuple(_rows_in(_pytestmarks(scope)))
     for node in scope.body:
         if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
-            more = inherited + tuple(_rows_in(node.decorator_list))
-            yield from ((f"{node.name}::{name}", ids) for name, ids in _claims_of(node, more))
+            more = inherited + tuple(_rows_in(_with_constants(node.decorator_list, constants)))
+            yield from ((f"{node.name}::{name}", ids) for name, ids in _claims_of(node, more, constants))
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-            yield node.name, tuple(dict.fromkeys((*inherited, *_rows_in(node.decorator_list))))
+            own = _rows_in(_with_constants(node.decorator_list, constants))
+            yield node.name, tuple(dict.fromkeys((*inherited, *own)))
+
+
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """What a module names once and for all, lists of parameters say."""
+    return {
+        to.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for to in node.targets
+        if isinstance(to, ast.Name)
+    }
+
+
+def _with_constants(places: Iterable[ast.expr], constants: Mapping[str, ast.expr]) -> list[ast.expr]:
+    """The expressions, and those behind the names in them."""
+    found, waiting = list[ast.expr](), list(places)
+    while waiting:
+        place = waiting.pop(0)
+        found.append(place)
+        named = [constants[node.id] for node in ast.walk(place) if isinstance(node, ast.Name) and node.id in constants]
+        waiting += [one for one in named if not any(one is other for other in (*found, *waiting))]
+    return found
 
 
 def _pytestmarks(scope: Any) -> list[ast.expr]:

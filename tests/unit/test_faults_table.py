@@ -18,7 +18,10 @@ SAMPLE = """
 import pytest
 pytestmark = pytest.mark.fault("A1")
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.fault("A4"))])
+LATER = pytest.param(3, marks=pytest.mark.fault("A6"))
+SEEDS = [1, pytest.param(2, marks=pytest.mark.fault("A4")), LATER]
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_seeds(seed):
     pass
 
@@ -86,7 +89,7 @@ def test_marks_are_found_wherever_they_may_stand(tmp_path):
         for name in ("test_seeds", "TestLoop::test_many", "test_red", "test_elsewhere", "test_silent")
     ]
     assert [found[id] for id in ("A2", "A3", "A5")] == [["test_sample.py::TestLoop::test_many"]] * 3  # noqa: A001
-    assert found["A4"] == ["test_sample.py::test_seeds"]
+    assert found["A4"] == found["A6"] == ["test_sample.py::test_seeds"]
 
 
 @pytest.mark.parametrize(
@@ -129,11 +132,11 @@ def test_cases_are_parameters_or_what_the_test_says(recorded):
     tests = recorded[0]["tests"]
 
     assert {name: (test["cases"], test["passed"]) for name, test in tests.items() if test["passed"]} == {
-        "test_sample.py::test_seeds": (2, 2),
+        "test_sample.py::test_seeds": (3, 3),
         "test_sample.py::TestLoop::test_many": (200, 1),
     }
     assert tests["test_sample.py::test_red"]["failed"] == 1
-    assert tests["test_sample.py::test_seeds"]["rows"] == ["A1", "A4"]
+    assert tests["test_sample.py::test_seeds"]["rows"] == ["A1", "A4", "A6"]
 
 
 def test_skip_without_a_reason_is_a_failure(recorded):
@@ -198,7 +201,7 @@ def test_page_shows_results_beside_the_words(recorded):
     lines = list(table.page(recorded[0], carried))
 
     assert next(line for line in lines if line.startswith("| A1 |")).endswith(
-        "| `test_sample.py::test_seeds` | passed | 2 |"
+        "| `test_sample.py::test_seeds` | passed | 3 |"
     )
     assert next(line for line in lines if line.startswith("| A2 |")).endswith("| passed | 200 |")
     assert "- E1: " in "\n".join(lines)

@@ -216,6 +216,7 @@ def test_bad_message_is_one_error_that_tells_no_secret(api, source, case):
     assert caught.value.where.startswith((api.endpoint, "workload"))
 
 
+@pytest.mark.fault("E8")
 @given(st.binary(max_size=300) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
 def test_no_answer_breaks_the_reader(body):
     """Whatever arrives is a message, no disconnect, or a ConfigError."""
@@ -246,6 +247,7 @@ async def test_changed_message_is_told(api, source):
     assert (ids(first), await polled(source, 1)) == (["os-stats/egress/statistics"], [()])
 
 
+@pytest.mark.fault("E8")
 async def test_message_before_the_last_is_not_believed_at_once(api, source):
     """A replica that lags changes nothing; a cluster that was restored is believed when it says so again and again."""
     await polled(source, 1)
@@ -255,6 +257,7 @@ async def test_message_before_the_last_is_not_believed_at_once(api, source):
     assert await polled(source, 1) == [()]
 
 
+@pytest.mark.fault("E8")
 async def test_bad_message_changes_nothing_and_is_told_once(api, source):
     """The error is told, the kept copy stays the last good one, and the next good message is told again."""
     good = await polled(source, 1)
@@ -266,6 +269,7 @@ async def test_bad_message_changes_nothing_and_is_told_once(api, source):
     assert await polled(source, 1) == good
 
 
+@pytest.mark.fault("E2")
 async def test_silence_is_told_after_three_polls(api, source, reply):
     """One lost poll is nothing; three are an error, and an answer is the configuration again."""
     good = await polled(source, 1)
@@ -288,6 +292,7 @@ async def test_refusal_says_what_to_do(api, source, status, word):
     assert word in str(error)
 
 
+@pytest.mark.fault("E8")
 async def test_redirect_is_no_answer(api, source, start_stub):
     """The device's certificate and configuration come from the named host alone."""
     other = start_stub()
@@ -313,6 +318,7 @@ async def test_disconnected_device_replicates_nothing(api, source, reply, tmp_pa
 # Without the network
 
 
+@pytest.mark.fault("E2")
 async def test_last_good_message_outlives_a_restart(api, identity, tmp_path):
     """A device that starts without the network moves its data by what it was told last; nobody else may read that."""
     settings = settings_of(api, identity, tmp_path)
@@ -327,6 +333,7 @@ async def test_last_good_message_outlives_a_restart(api, identity, tmp_path):
     assert "500" in str(error)
 
 
+@pytest.mark.fault("E2")
 async def test_nobody_there_is_an_error_that_says_so(identity, tmp_path):
     """Without an answer and without a kept message there is nothing to do but say so."""
     with socket.socket() as unused:
@@ -343,6 +350,7 @@ async def test_nobody_there_is_an_error_that_says_so(identity, tmp_path):
 # The connection
 
 
+@pytest.mark.fault("E8")
 def test_endless_answer_is_cut(api, source, monkeypatch):
     """An answer above the bound is an error and is not held in memory."""
     monkeypatch.setattr(edge_client, "MAX_ANSWER_BYTES", 1000)
@@ -352,6 +360,7 @@ def test_endless_answer_is_cut(api, source, monkeypatch):
         source.read()
 
 
+@pytest.mark.fault("E8")
 def test_answer_that_drips_is_cut(source, api, monkeypatch, reply):
     """However slowly it talks, an answer has its deadline."""
     monkeypatch.setattr(edge_client, "_WHOLE_S", 0.2)
@@ -375,6 +384,7 @@ async def test_connection_that_was_closed_meanwhile_is_opened_again(api, source,
     assert source._doubt.failures == 0
 
 
+@pytest.mark.fault("E9")
 def test_stranger_is_refused(start_stub, identity, tmp_path, reply):
     """An Edge API whose certificate is another authority's is told nothing."""
     stranger = issue("stranger", is_authority=True)
@@ -386,6 +396,7 @@ def test_stranger_is_refused(start_stub, identity, tmp_path, reply):
     assert stub.requests == []
 
 
+@pytest.mark.fault("E9")
 async def test_renewed_certificate_is_used_without_a_restart(api, source, identity, authority):
     """The files are looked at before each poll; a half-written one costs a poll and is said."""
     await polled(source, 1)
