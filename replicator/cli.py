@@ -230,13 +230,17 @@ def verify(
 
 @app.command()
 @with_settings
-def doctor(loaded: Loaded, as_json: Json = False) -> int:  # noqa: FBT002
+def doctor(
+    loaded: Loaded,
+    write: Annotated[bool, typer.Option("--write", help="Try the store with objects, and remove them again.")] = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
+) -> int:
     """Look at this device and at the endpoint, and say what stands in the way; runs beside a running replicator."""
     from replicator.doctor.examination import CONFIGURATION, examine
     from replicator.doctor.findings import Verdict
 
     findings = []
-    for finding in examine(loaded.settings, lambda: _targets(loaded)):
+    for finding in examine(loaded.settings, lambda: _targets(loaded), is_writing=write):
         findings.append(finding)
         if not as_json:
             _console().print(finding.as_line(), markup=False)

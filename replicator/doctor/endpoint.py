@@ -5,12 +5,13 @@ Leaves nothing behind: the only upload is aborted before it is an object. Never:
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
 from replicator.config.settings import Settings
 from replicator.doctor.findings import Answer, Check, failed, ok, warning
+from replicator.doctor.profile import trials
 from replicator.engine import limits_of
 from replicator.errors import Permanent, TransferError, Unavailable
 from replicator.model import Direction, Storage, Target
@@ -30,15 +31,31 @@ _NOTED_S, _REFUSED_S = 60.0, 15 * 60.0
 Opens = Callable[[], ObjectStore]
 """Gives the store, which is opened by whoever asks first."""
 
+_TRIAL_REQUESTS = 6
+"""So many requests of a trial may take as long as they may; most trials have fewer."""
+
 _RENEWAL_S = 14 * 86400.0
 _ROUNDS = 3
 
 
-def checks(settings: Settings, targets: Sequence[Target]) -> Iterator[Check]:
-    """Every check of every endpoint; those of its targets come after its own."""
+def checks(settings: Settings, targets: Sequence[Target], *, is_writing: bool = False) -> Generator[Check, None, None]:
+    """Every check of every endpoint; those of its targets come after its own, and its trials last.
+
+    `is_writing` allows trials that make objects, beneath the first egress target's prefix.
+    """
     for storage in dict.fromkeys(target.storage for target in targets):
         here = [target for target in targets if target.storage == storage]
         yield from _of(settings, storage, here)
+        yield from _tried(settings, storage, here, is_writing=is_writing)
+
+
+def _tried(settings: Settings, storage: Storage, targets: Sequence[Target], *, is_writing: bool) -> Iterator[Check]:
+    if reach.is_proxied(storage.endpoint):  # trials go by a plain connection
+        return
+    target = next((one for one in targets if one.direction is Direction.EGRESS), targets[0])
+    limits = limits_of(settings)
+    within_s = _TRIAL_REQUESTS * _once_s(limits)
+    yield from trials.checks(target, limits, within_s=within_s, is_writing=is_writing)
 
 
 def _of(settings: Settings, storage: Storage, targets: Sequence[Target]) -> Iterator[Check]:
@@ -77,9 +94,10 @@ def _served(
     look = partial(latency, store, str(targets[0].prefix), why_not)
     yield Check("requests", endpoint, look, _ROUNDS * once_s, is_gate=True, needs=endpoint)
     for target in targets:
-        yield Check("bucket", url_of(target), partial(bucket, store, target), 2 * once_s, needs=endpoint)
+        url, look_at = url_of(target), partial(bucket, store, target)
+        yield Check("bucket", url, look_at, 2 * once_s, is_gate=True, needs=endpoint)
         if target.direction is Direction.EGRESS:
-            yield Check("uploads", url_of(target), partial(uploads, store, target), 6 * once_s, needs=endpoint)
+            yield Check("uploads", url, partial(uploads, store, target), 6 * once_s, needs=endpoint)
 
 
 def _once_s(limits: Limits) -> float:

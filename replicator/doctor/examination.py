@@ -4,6 +4,7 @@ Runs beside a running replicator: it needs no lock and makes nothing that lasts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain
 
 from replicator.config.settings import Settings
@@ -18,8 +19,11 @@ CONFIGURATION = "targets"
 """The check that fails for the configuration."""
 
 
-def examine(settings: Settings, read: Callable[[], Sequence[Target]]) -> Iterator[Finding]:
-    """Findings, each as soon as it is known; `read` gives the targets or raises ConfigError. For the main thread."""
+def examine(settings: Settings, read: Callable[[], Sequence[Target]], *, is_writing: bool = False) -> Iterator[Finding]:
+    """Findings, each as soon as it is known; `read` gives the targets or raises ConfigError. For the main thread.
+
+    `is_writing` allows objects of the doctor's own, which are removed again.
+    """
     ignore_lease_signals()
     targets: Sequence[Target] = ()
     try:
@@ -28,7 +32,8 @@ def examine(settings: Settings, read: Callable[[], Sequence[Target]]) -> Iterato
     except ConfigError as error:
         answer = of_error(error)
     yield Finding(CONFIGURATION, "", answer.verdict, answer.found, answer.fix)
-    yield from carry_out(chain(device.checks(settings, targets), endpoint.checks(settings, targets)))
+    with closing(endpoint.checks(settings, targets, is_writing=is_writing)) as of_endpoints:  # also when interrupted
+        yield from carry_out(chain(device.checks(settings, targets), of_endpoints))
 
 
 def _mapped(targets: Sequence[Target]) -> Answer:

@@ -24,11 +24,12 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was found, and what to do about it; '' where nothing is to be done."""
+    """What was found, what to do about it ('' where nothing is to be done), and what replicator makes of it."""
 
     verdict: Verdict
     found: str
     fix: str = ""
+    effect: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Finding:
     verdict: Verdict
     found: str
     fix: str
+    effect: str = ""
 
     def as_json(self) -> dict[str, str]:
         """Names are escaped."""
@@ -61,20 +63,21 @@ class Finding:
     def as_line(self) -> str:
         """One line for people, names escaped."""
         about = f" {self.about}" if self.about else ""
+        effect = f" -> {self.effect}" if self.effect else ""
         fix = f". {self.fix[0].upper()}{self.fix[1:]}" if self.fix else ""
-        return words.escape(f"{self.verdict:8} {self.check}{about}: {self.found}{fix}")
+        return words.escape(f"{self.verdict:8} {self.check}{about}: {self.found}{effect}{fix}")
 
 
-def ok(found: str) -> Answer:
-    return Answer(Verdict.OK, found)
+def ok(found: str, *, effect: str = "") -> Answer:
+    return Answer(Verdict.OK, found, effect=effect)
 
 
-def warning(found: str, fix: str) -> Answer:
-    return Answer(Verdict.WARNING, found, fix)
+def warning(found: str, fix: str, *, effect: str = "") -> Answer:
+    return Answer(Verdict.WARNING, found, fix, effect)
 
 
-def failed(found: str, fix: str) -> Answer:
-    return Answer(Verdict.FAILED, found, fix)
+def failed(found: str, fix: str, *, effect: str = "") -> Answer:
+    return Answer(Verdict.FAILED, found, fix, effect)
 
 
 def carry_out(checks: Iterable[Check]) -> Iterator[Finding]:
@@ -82,11 +85,13 @@ def carry_out(checks: Iterable[Check]) -> Iterator[Finding]:
     lost: set[str] = set()
     for check in checks:
         if check.needs in lost:
+            if check.is_gate:
+                lost.add(check.about)
             continue
         answer = _within_time(check)
         if check.is_gate and answer.verdict is Verdict.FAILED:
             lost.add(check.about)
-        yield Finding(check.name, check.about, answer.verdict, answer.found, answer.fix)
+        yield Finding(check.name, check.about, answer.verdict, answer.found, answer.fix, answer.effect)
 
 
 def of_error(error: ReplicatorError) -> Answer:

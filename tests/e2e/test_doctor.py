@@ -4,7 +4,10 @@ import json
 import time
 from email.utils import formatdate
 
-FIELDS = {"check", "about", "verdict", "found", "fix"}
+FIELDS = {"check", "about", "verdict", "found", "fix", "effect"}
+
+KNOWN_OF_MOTO = {"parts", "names"}
+"""It fails on a part of an unknown upload, and knows no key with a line feed."""
 
 
 def not_ok(out: str) -> dict[str, dict]:
@@ -20,7 +23,7 @@ async def test_all_is_well_and_nothing_is_left_behind(replicator, witness):
 
     assert (text.code, as_json.code) == (0, 0), text.out + text.err
     lines = text.out.splitlines()
-    assert {line.split()[0] for line in lines} == {"ok"}, text.out
+    assert {line.split()[0] for line in lines if line.split()[1] not in KNOWN_OF_MOTO} == {"ok"}, text.out
     found = json.loads(as_json.out)
     assert [set(one) for one in found] == [FIELDS] * len(lines)
     assert {"targets", "state directory", "events", "connection", "clock", "bucket", "uploads"} <= {
@@ -29,6 +32,29 @@ async def test_all_is_well_and_nothing_is_left_behind(replicator, witness):
     assert await witness.keys() == []
     assert "Uploads" not in witness.client.list_multipart_uploads(Bucket=witness.bucket)
     assert sorted(path.name for path in replicator.home.rglob("*")) == ["export", "out"]
+
+
+async def test_trials_with_objects_leave_nothing_behind(replicator, witness):
+    """With leave to write, every trial is told with what it means; no object, version, marker or upload stays."""
+    (replicator.home / "export/out").mkdir()
+    await witness.put("sent/.replicator-doctor.txt", b"of the workload")
+    witness.client.put_bucket_versioning(Bucket=witness.bucket, VersioningConfiguration={"Status": "Enabled"})
+
+    result = await replicator("doctor", "--write", "--json")
+
+    assert result.code == 0, result.out + result.err
+    assert set(not_ok(result.out)) <= KNOWN_OF_MOTO, result.out
+    found = {one["check"]: one for one in json.loads(result.out)}
+    assert {"object", "ETag", "conditional get", "ranges", "complete upload", "names", "listing", "delete"} <= set(
+        found
+    )
+    assert "MD5" in found["ETag"]["found"]
+    assert found["names"]["effect"]
+    assert found["left behind"]["found"] == "nothing"
+    versions = witness.client.list_object_versions(Bucket=witness.bucket)
+    assert [one["Key"] for one in versions["Versions"]] == ["sent/.replicator-doctor.txt"]
+    assert "DeleteMarkers" not in versions
+    assert "Uploads" not in witness.client.list_multipart_uploads(Bucket=witness.bucket)
 
 
 async def test_it_runs_beside_the_service(replicator, until):

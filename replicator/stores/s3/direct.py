@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -51,6 +51,20 @@ class Asked:
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     body_sha256: str = NOTHING
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """More of them, names in lower case; all are signed."""
+    age_s: float = 0.0
+    """By how much the signature pretends to be older than it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it came. `code` is S3's word for an error, '' where it has none."""
+
+    status: int
+    headers: "Message"
+    body: bytes
+    code: str
 
 
 class Direct:
@@ -98,6 +112,18 @@ class Link:
             raise failure(word, operation=asked.operation, bucket=bucket, key=asked.key, wait_s=wait_s)
         return result
 
+    def reply(self, asked: Asked) -> Reply:
+        """The answer, good or not, for who wants to see how a store answers. Raises TransferError where none came."""
+        begun = time.perf_counter()
+        try:
+            response, body = self._exchange(asked)
+        except _FOREIGN as exc:
+            self._on_request(asked.operation, kind_of([exc]), time.perf_counter() - begun)
+            raise self.error(asked, exc) from exc
+        code = code_in(body.decode(errors="replace"))
+        self._on_request(asked.operation, word_of(status=response.status, code=code), time.perf_counter() - begun)
+        return Reply(response.status, response.headers, body, code)
+
     def error(self, asked: Asked, exc: Exception) -> TransferError:
         """Our error for what came of a request."""
         return failure(
@@ -118,7 +144,13 @@ class Link:
         path = "/" + quote(self._storage.bucket, safe="") + ("" if asked.key is None else f"/{quote(asked.key)}")
         query = encoded(asked.query)
         headers = signed(
-            self._storage, asked.method, path=path, query=query, now=datetime.now(UTC), body_sha256=asked.body_sha256
+            self._storage,
+            asked.method,
+            path=path,
+            query=query,
+            now=datetime.now(UTC) - timedelta(seconds=asked.age_s),
+            body_sha256=asked.body_sha256,
+            more=asked.headers,
         )
         connection.request(asked.method, f"{path}?{query}", asked.body, headers | {"user-agent": USER_AGENT})
         response = connection.getresponse()

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
 from replicator.model import Storage
@@ -21,14 +22,25 @@ def encoded(query: Mapping[str, str]) -> str:
 
 
 def signed(
-    storage: Storage, method: str, *, path: str, query: str, now: datetime, body_sha256: str = NOTHING
+    storage: Storage,
+    method: str,
+    *,
+    path: str,
+    query: str,
+    now: datetime,
+    body_sha256: str = NOTHING,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """The headers of `method path?query` at the storage's endpoint, both encoded already; `now` is UTC."""
+    """The headers of `method path?query` at the storage's endpoint, both encoded already; `now` is UTC.
+
+    `more` are other headers that are sent with it, names in lower case.
+    """
     moment = now.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{moment[:8]}/{storage.region or DEFAULT_REGION}/s3/aws4_request"
     headers = {"host": urlsplit(storage.endpoint).netloc, "x-amz-content-sha256": body_sha256, "x-amz-date": moment}
     if token := storage.session_token.get_secret_value():
         headers["x-amz-security-token"] = token
+    headers = dict(sorted((headers | dict(more)).items()))
     names = ";".join(headers)
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
     request = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{body_sha256}"

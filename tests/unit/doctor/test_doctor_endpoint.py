@@ -152,7 +152,8 @@ def test_ingress_alone_asks_for_no_right_to_write(stub_s3, new_target, new_setti
     """Read-only credentials are all that it needs."""
     checks = endpoint.checks(new_settings(), [new_target("ingress", storage=stub_s3.storage())])
 
-    assert [check.name for check in checks] == ["name", "connection", "clock", "requests", "bucket"]
+    names = ["name", "connection", "clock", "requests", "bucket", "missing object", "old signature"]
+    assert [check.name for check in checks] == names
 
 
 def test_behind_a_proxy_name_and_connection_are_not_ours(monkeypatch, stub_s3, new_target, new_settings):

@@ -93,13 +93,14 @@ def test_each_finding_is_told_as_soon_as_it_is_known():
 
 def test_names_are_escaped_in_lines_and_json():
     """A name with a line break or an escape sequence neither forges a line nor drives the terminal."""
-    finding = Finding("directory", "/a\nb", Verdict.WARNING, "odd \x1b[31m", "rename it")
+    finding = Finding("directory", "/a\nb", Verdict.WARNING, "odd \x1b[31m", "rename it", "it\nstays")
 
-    assert finding.as_line() == "warning  directory /a\\x0ab: odd \\x1b[31m. Rename it"
+    assert finding.as_line() == "warning  directory /a\\x0ab: odd \\x1b[31m -> it\\x0astays. Rename it"
     assert finding.as_json() == {
         "check": "directory",
         "about": "/a\\x0ab",
         "verdict": "warning",
         "found": "odd \\x1b[31m",
         "fix": "rename it",
+        "effect": "it\\x0astays",
     }

@@ -1,0 +1,1 @@
+"""What an endpoint does with the requests that replicator makes, tried out. Leaves nothing behind."""
