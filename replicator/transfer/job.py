@@ -21,6 +21,9 @@ class Job:
     due_s: float = 0.0
     is_running: bool = False
     is_dirty: bool = False
+    """Whether it was hinted while it ran."""
+    is_announced: bool = False
+    """Whether one of those hints was an event."""
     is_bulk: bool = False
     """Large enough to need a slot of the large ones; settled when the job is started."""
     attempts: int = 0

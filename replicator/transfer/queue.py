@@ -64,6 +64,7 @@ class Queue:
                 job = line.jobs[hint.relpath] = Job(lane, hint.relpath, hint.remote, hinted_s=now_s, changed_s=now_s)
             elif job.is_running:
                 job.is_dirty = True
+                job.is_announced |= is_event
             job.remote = hint.remote
             job.observe(hint.local)
             if isinstance(hint.remote, RemoteObject) and not lane.is_egress:
@@ -107,7 +108,7 @@ class Queue:
                 if line is not None and job.is_dirty:
                     now_s = time.monotonic()
                     job.hinted_s = job.changed_s = now_s
-                    job.is_dirty, job.error, job.attempts = False, None, 0
+                    job.is_dirty, job.is_announced, job.error, job.attempts = False, False, None, 0
                     line.schedule(job, now_s)
                     self._changed.notify()
                 elif line is not None:
@@ -117,14 +118,16 @@ class Queue:
     def defer(self, job: Job, error: TransferError | None, delay_s: float, *, is_held: bool = False) -> None:
         """The attempt failed; look again after `delay_s`, at once when the path moved meanwhile.
 
+        Where a person must act, only an event says that: a long attempt meets a sweep each time, and would never rest.
         Without an error there was no attempt: the job is due as before. `is_held`: only the closed gate was to blame,
         so that the job is due as soon as that opens.
         """
         with self._changed:
             self._running[job.lane] -= 1
             job.is_running = False
-            is_moved = job.is_dirty and (error is None or isinstance(error, Permanent | SourceChanged | RemoteChanged))
-            job.is_dirty = False
+            is_moved = job.is_dirty and (error is None or isinstance(error, SourceChanged | RemoteChanged))
+            is_moved |= job.is_announced and isinstance(error, Permanent)
+            job.is_dirty = job.is_announced = False
             if error is not None:
                 job.error = error
                 job.attempts += 1
@@ -145,7 +148,7 @@ class Queue:
                     if not job.is_running:
                         line.schedule(job, time.monotonic())
                     elif lane:
-                        job.is_dirty = True
+                        job.is_dirty = job.is_announced = True
             self._changed.notify_all()
 
     def close(self) -> None:

@@ -5,7 +5,15 @@ import time
 
 import pytest
 
-from replicator.errors import AccessDenied, BucketMissing, KeyUnsafe, SourceChanged, Throttled, Unavailable
+from replicator.errors import (
+    AccessDenied,
+    BucketMissing,
+    KeyUnsafe,
+    Refused,
+    SourceChanged,
+    Throttled,
+    Unavailable,
+)
 from replicator.model import UNSEEN, Hint, RemoteObject
 
 
@@ -204,6 +212,19 @@ def test_event_ends_the_wait_of_a_path_parked_for_its_own_sake(queue, worker, la
     queue.put(lane, Hint("a"), is_event=True)
 
     assert worker.is_idle()
+
+
+@pytest.mark.parametrize("is_event", [False, True])
+def test_sweep_that_meets_a_long_attempt_gives_it_no_next_one(queue, worker, lane, is_event):
+    """An upload that lasts longer than a sweep and is refused waits all the same; an event says that it was mended."""
+    queue.put(lane, Hint("a"))
+    job = worker.take()
+    queue.put(lane, Hint("a"), is_event=is_event)
+    queue.put(lane, Hint("a"))
+
+    worker.defer(job, Refused("too large"), 300)
+
+    assert worker.is_idle() == (not is_event)
 
 
 def test_file_in_motion_is_pending_but_not_failing(queue, worker, lane):
