@@ -4,6 +4,8 @@ import json
 import time
 from email.utils import formatdate
 
+import pytest
+
 FIELDS = {"check", "about", "verdict", "found", "fix", "effect"}
 
 KNOWN_OF_MOTO = {"parts", "names"}
@@ -68,6 +70,7 @@ async def test_it_runs_beside_the_service(replicator, until):
         assert await service.is_in_step()
 
 
+@pytest.mark.fault("B16")
 async def test_missing_bucket_fails_with_the_fix(replicator):
     """The endpoint is fine, the bucket is not there: exit code 1, and what to check."""
     result = await replicator("doctor", "--json", OBC_BUCKET_NAME="no-such-bucket-anywhere")

@@ -16,6 +16,7 @@ from replicator.observe import logs
 from replicator.observe.status import to_json
 
 
+@pytest.mark.fault("B16")
 async def test_b1_a_blocked_direction_does_not_stop_the_other(device, witness, until):
     """B1: with ingress pointed at a bucket that does not exist, egress goes on, and the state says which is blocked."""
     nowhere = dataclasses.replace(device.storage, bucket="no-such-bucket-anywhere")

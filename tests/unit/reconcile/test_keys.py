@@ -52,6 +52,7 @@ def test_file_name_that_is_not_utf8_has_no_key():
         key_of(DATA, "bad\udcff")
 
 
+@pytest.mark.fault("B24")
 def test_key_may_have_1024_bytes_and_no_more():
     """S3 counts bytes of UTF-8, not characters."""
     prefix = Prefix("p/")

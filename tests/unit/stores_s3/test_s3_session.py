@@ -151,6 +151,7 @@ def test_redirect_reaches_no_second_host(start_stub, open_store, reply):
     assert [request.headers["x-amz-security-token"] for request in first.requests] == ["TOKEN"] * 25
 
 
+@pytest.mark.fault("B16")
 @pytest.mark.parametrize(
     ("status", "code", "headers"),
     [
@@ -171,6 +172,7 @@ def test_other_region_is_told_not_chased(stub_s3, open_any, s3_error, status, co
     assert all("/us-east-1/s3/" in request.headers["authorization"] for request in stub_s3.requests)
 
 
+@pytest.mark.fault("B21")
 def test_upload_is_one_plain_body(stub_s3, open_store, reply):
     """A body goes out at once, with its length and MD5: no 100-continue, no chunks, no trailers, our own name."""
     stub_s3.default = reply(headers={"ETag": '"e"'})

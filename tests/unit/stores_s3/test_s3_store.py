@@ -186,6 +186,7 @@ def test_get_of_a_store_that_ignores_ranges(stub_s3, store, reply):
         assert read(store, etag="e", offset=offset) == body[offset:]
 
 
+@pytest.mark.fault("B21")
 def test_get_of_a_store_that_ignores_if_match(stub_s3, store, reply):
     """The ETag that comes back is compared: not a byte of another version is delivered."""
     stub_s3.default = reply(200, {"ETag": '"other"'}, b"0123456789")
