@@ -132,7 +132,7 @@ class Engine:
         if not is_egress:
             beside.append(lane)
         endpoint.lanes += 1
-        self.queue.add_lane(lane, endpoint.gate)
+        self.queue.add_lane(lane, endpoint.gate.of(target.id))
         self.publisher.add(lane)
         patrol = Patrol(
             lane,
@@ -144,7 +144,7 @@ class Engine:
                 ceiling_s=self.settings.debounce_ceiling_s,
             ),
             intake=self.queue,
-            admission=endpoint.gate,
+            admission=endpoint.gate.of(target.id),
             metrics=self.metrics,
         )
         self.patrols[target.id] = patrol
@@ -199,8 +199,8 @@ class Engine:
         return max(limits, default=self.settings.transfers)
 
     def gate(self, target: Target) -> Gate:
-        """The gate before the target's endpoint."""
-        return self._endpoints[target.storage].gate
+        """The gate before the target, behind that of its endpoint."""
+        return self._endpoints[target.storage].gate.of(target.id)
 
     def _open_store(self, storage: Storage) -> ObjectStore:
         limits = limits_of(self.settings)

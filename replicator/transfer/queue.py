@@ -39,7 +39,7 @@ class Queue:
         """Take jobs of this lane; lanes at one endpoint share their gate."""
         with self._changed:
             line = self._lines[lane] = Line(lane, gate)
-            gate.on_verdict = partial(_wake, self._changed)  # also a sweep's listing may be the probe
+            gate.tell(partial(_wake, self._changed))  # also a sweep's listing may be the probe
             self._turns.add(line)
 
     def remove_lane(self, lane: Lane) -> None:

@@ -231,3 +231,25 @@ async def test_prefix_with_nothing_beneath_it_removes_no_file(device, stub_s3, s
 
     assert (device.inbox / "x").read_bytes() == b"two"
     assert not [path for method, path in keys_asked(stub_s3) if method == "DELETE"]
+
+
+@pytest.mark.fault("B17")
+async def test_target_that_may_not_write_stops_no_target_that_may_read(device, stub_s3, store, until):
+    """Credentials that read one prefix and may not write the other: ingress goes on, egress says so and asks seldom."""
+    store.lies.add("no-write")
+    for number in range(20):
+        device.write(f"out/f{number}")
+    async with device.running(device.egress(), device.ingress(), retry_max_s=60, parked_retry_s=600) as running:
+        await until(lambda: running.view("egress").state == "blocked")
+        for number in range(50):
+            store.objects[f"incoming/x{number}"] = Stored(b"two", store._etag(b"two"))
+        await until(lambda: device.inbox.exists() and len(list(device.inbox.iterdir())) == 50)
+        await running.swept()
+
+        assert running.view("ingress").state == "in-step"
+        assert "AccessDenied" in running.view("egress").reason
+        assert sum(count for (method, _), count in keys_asked(stub_s3).items() if method == "PUT") < 40
+        store.lies.clear()
+    await device.sync(device.egress())
+
+    assert len([key for key in store.objects if key.startswith("sent/")]) == 20

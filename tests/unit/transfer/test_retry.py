@@ -110,6 +110,54 @@ def test_probe_that_made_no_request_proves_nothing(gate):
     assert gate.admits(100.0)
 
 
+def test_what_one_target_is_refused_stops_no_other(gate):
+    """Credentials that may not write one prefix close the gate of that target; the others go on. It is probed alone."""
+    refused, other = gate.of("a"), gate.of("b")
+    for key in "abc":
+        refused.failed(key, AccessDenied("no"), 0.0)
+
+    assert str(refused.error) == "no"
+    assert not refused.enter(0.0, is_bulk=False)
+    assert other.error is None
+    assert other.enter(0.0, is_bulk=False)
+    assert refused.admits(100.0)
+    assert not refused.admits(100.0)
+    refused.succeeded()
+    assert refused.error is None
+    assert gate.of("a") is refused
+
+
+def test_endpoint_that_is_away_is_probed_once_for_all_its_targets(gate):
+    """One target's failures close all; a probe of one lets no other ask, and its success opens all."""
+    one, other = gate.of("a"), gate.of("b")
+    for number, target in enumerate((one, other, one)):
+        target.failed(f"f{number}", Unavailable("down"), 0.0)
+
+    assert isinstance(one.error, Unavailable)
+    assert isinstance(other.error, Unavailable)
+    assert not other.admits(0.0)
+    assert one.admits(100.0)
+    assert other.opens_s() is None
+    assert not other.enter(100.0, is_bulk=False)
+    one.failed("f3", AccessDenied("no"), 100.0)  # an answer: it is there again
+    assert other.admits(100.0)
+    assert one.error is None
+
+
+def test_refused_target_waits_for_the_endpoint_as_well(gate):
+    """Both gates closed: the later opening counts, and a probe that the endpoint does not admit is none."""
+    target = gate.of("a")
+    for key in "abc":
+        target.failed(key, AccessDenied("no"), 0.0)
+    gate.failed("x", BucketMissing("none"), 500.0)
+
+    assert isinstance(target.error, BucketMissing)
+    assert target.opens_s() >= 500.0
+    assert not target.admits(500.0)
+    assert target.admits(1000.0)
+    assert not gate.admits(1000.0)
+
+
 @pytest.mark.parametrize("error", [IntegrityFailed("x"), SourceChanged("x"), KeyUnsafe("x")])
 def test_errors_about_the_item_never_close_the_gate(gate, error):
     """One endpoint's health is not judged by its objects' contents."""
