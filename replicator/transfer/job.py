@@ -7,6 +7,9 @@ from replicator.errors import RemoteChanged, SourceChanged, TransferError
 from replicator.model import LocalFile, RemoteObject, Unseen
 from replicator.stores.lane import Lane
 
+_IN_MOTION_ATTEMPTS = 4
+"""An object that is another one at so many looks in a row is not in motion: something on the way changes its ETag."""
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -51,4 +54,6 @@ class Job:
     @property
     def is_failing(self) -> bool:
         """Whether an attempt failed for a reason other than the file or object being in motion."""
-        return self.error is not None and not isinstance(self.error, SourceChanged | RemoteChanged)
+        if isinstance(self.error, RemoteChanged):
+            return self.attempts >= _IN_MOTION_ATTEMPTS
+        return self.error is not None and not isinstance(self.error, SourceChanged)

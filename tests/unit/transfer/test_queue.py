@@ -10,6 +10,7 @@ from replicator.errors import (
     BucketMissing,
     KeyUnsafe,
     Refused,
+    RemoteChanged,
     SourceChanged,
     Throttled,
     Unavailable,
@@ -234,6 +235,18 @@ def test_file_in_motion_is_pending_but_not_failing(queue, worker, lane):
 
     (job,) = queue.jobs(lane)
     assert not job.is_failing
+
+
+def test_object_that_is_another_one_each_time_is_failing_in_the_end(queue, worker, lane):
+    """A replaced object is nobody's fault; one that is never the version that was looked at has a reason to be seen."""
+    queue.put(lane, Hint("a"))
+    failing = []
+    for _ in range(5):
+        job = worker.take()
+        worker.defer(job, RemoteChanged("another"), 0.0)
+        failing.append(job.is_failing)
+
+    assert failing == [False, False, False, True, True]
 
 
 def test_closed_gate_lets_one_probe_through(queue, worker, make_lane, gate_of):
