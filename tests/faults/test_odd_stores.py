@@ -253,3 +253,19 @@ async def test_target_that_may_not_write_stops_no_target_that_may_read(device, s
     await device.sync(device.egress())
 
     assert len([key for key in store.objects if key.startswith("sent/")]) == 20
+
+
+@pytest.mark.fault("B10")
+async def test_etags_that_something_on_the_way_changes_are_told_and_nothing_is_published(device, store, until):
+    """GET never tells the version that the listing told: the files fail with that reason, and come once it ends."""
+    store.lies.add("weakens-etags")
+    store.objects["incoming/x"] = Stored(b"two", store._etag(b"two"))
+    async with device.running(device.ingress()) as running:
+        await until(lambda: running.view("ingress").state == "failing")
+
+        assert running.view("ingress").failing_by_reason == {"remote-changed": 1}
+        assert not (device.inbox / "x").exists()
+        store.lies.clear()
+        await running.in_step()
+
+    assert (device.inbox / "x").read_bytes() == b"two"

@@ -1,8 +1,10 @@
 """What the doctor finds out about a store, one deviation at a time, and that nothing stays whichever it is."""
 
+from collections.abc import Generator
+
 import pytest
 
-from replicator.doctor import endpoint
+from replicator.doctor import examination
 from replicator.doctor.findings import Verdict, carry_out
 from replicator.doctor.profile import trials
 from replicator.doctor.profile.objects import BODY
@@ -143,18 +145,17 @@ def test_examination_that_ends_early_leaves_nothing(stub_s3, reply, new_settings
     """Ctrl-C in the middle, or somebody who reads no further: what was made is removed all the same."""
     store = SmallStore(reply)
     stub_s3.default = store
-    checks = endpoint.checks(new_settings(), [new_target(storage=stub_s3.storage())], is_writing=True)
-    findings = carry_out(checks)
-    for one in findings:
-        if one.check == "ETag":
-            break
+    target = new_target(storage=stub_s3.storage())
+    findings = examination.examine(new_settings(), lambda: (target,), is_writing=True)
+    assert isinstance(findings, Generator)
+    assert any(one.check == "ETag" for one in findings)
     assert store.objects
 
     if ends == "interrupted":
         with pytest.raises(KeyboardInterrupt):
-            checks.throw(KeyboardInterrupt)
+            findings.throw(KeyboardInterrupt)
     else:
-        checks.close()
+        findings.close()
 
     assert is_clean(store)
 
