@@ -1,12 +1,8 @@
 """Credentials that change on disk while transfers run: the next request has them, and nothing else starts over."""
 
-import hashlib
 import os
 import time
-from collections import Counter
 from pathlib import Path
-from urllib.parse import parse_qs
-from xml.sax.saxutils import escape
 
 import pytest
 
@@ -14,65 +10,11 @@ from replicator.config.sources.env import EnvSource
 from replicator.config.sources.files import FilesSource
 from replicator.transfer.retry import RetryPolicy
 from tests.certificates import issue
+from tests.semantics.memory_s3 import MemoryS3
 
 OLD, NEW, OTHER = "AKIAOLDOLDOLDOLDAAAA", "AKIANEWNEWNEWNEWBBBB", "AKIAHALFHALFHALFCCCC"
 FOREVER_S = 3600.0
 WORDS = {"BUCKET_HOST": "127.0.0.1", "BUCKET_NAME": "b", "BUCKET_REGION": "us-east-1"}
-
-
-class KeyedStore:
-    """Answers on behalf of a stub: puts, heads, gets and listings, for access keys that it knows."""
-
-    def __init__(self, stub, reply) -> None:
-        self._reply = reply
-        self.known = {OLD}
-        self.objects: dict[str, bytes] = {}
-        self.asked: Counter[str] = Counter()
-        """Requests by access key."""
-        self.puts: Counter[str] = Counter()
-        """Puts that went well, by key of the object."""
-        self.delay_s = 0.0
-        stub.default = self
-
-    def __call__(self, request):
-        name = self.key_of(request)
-        self.asked[name] += 1
-        if name not in self.known:
-            body = b"<Error><Code>InvalidAccessKeyId</Code></Error>"
-            return self._reply(403, {"Content-Type": "application/xml"}, body, delay_s=self.delay_s)
-        path, _, query = request.target.partition("?")
-        key = path.removeprefix("/b").removeprefix("/")
-        if request.method == "PUT":
-            self.puts[key] += 1
-            self.objects[key] = request.body
-            return self._reply(headers={"ETag": f'"{_md5(request.body)}"'}, delay_s=self.delay_s)
-        if not key:
-            return self._page(parse_qs(query).get("prefix", [""])[0])
-        if key not in self.objects:
-            return self._reply(404)
-        body = self.objects[key]
-        fields = {"ETag": f'"{_md5(body)}"', "Last-Modified": "Fri, 02 Jan 2026 03:04:05 GMT"}
-        if request.method == "HEAD":
-            return self._reply(headers=fields | {"Content-Length": str(len(body))})
-        return self._reply(headers=fields, body=body)
-
-    @staticmethod
-    def key_of(request) -> str:
-        return str(request.headers["authorization"].partition("Credential=")[2].partition("/")[0])
-
-    def _page(self, prefix: str):
-        entries = "".join(
-            f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified>"
-            f"<ETag>&quot;{_md5(body)}&quot;</ETag><Size>{len(body)}</Size></Contents>"
-            for key, body in sorted(self.objects.items())
-            if key.startswith(prefix)
-        )
-        body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
-        return self._reply(200, {"Content-Type": "application/xml"}, body.encode())
-
-
-def _md5(body: bytes) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 class Mount:
@@ -104,8 +46,8 @@ def keys(name: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def keyed(stub_s3, reply) -> KeyedStore:
-    return KeyedStore(stub_s3, reply)
+def keyed(stub_s3, reply) -> MemoryS3:
+    return MemoryS3(stub_s3, reply, known={OLD})
 
 
 @pytest.fixture
@@ -284,7 +226,7 @@ async def test_rotated_authority_is_trusted_and_the_old_one_no_longer(
     tls = issue("server", by=before).server_context(tmp_path)
     tls.num_tickets = 0  # or a session of before would be resumed, without a look at the certificate
     stub = start_stub(tls)
-    keyed = KeyedStore(stub, lambda *args, **more: _for_once(reply(*args, **more)))
+    keyed = MemoryS3(stub, known={OLD}, reply=lambda *args, **more: _for_once(reply(*args, **more)))
     mount.write(**{"tls.crt": before.pem})
     environ = WORDS | {"BUCKET_PORT": str(stub.port), "tls.crt_FILE": str(mount.directory / "tls.crt")} | keys(OLD)
     settings = settings | {"s3_scheme": "https", "parked_retry_s": "3600"}

@@ -4,7 +4,8 @@ Owns: whole puts, streamed puts, gets and heads of plain keys, in the caller's t
 which releases the GIL). Never: retries; file-system layers or the asynchronous interface of obstore.
 What obstore cannot do: send Content-MD5 (compare the ETag), tell Retry-After, bound a body's sending by its silence.
 So a stalled upload ends by the time that it needs at the least rate; below it, it may end early. An error document is
-read whole, however long. A redirect reaches no other host, but it may reach another port of the same.
+read whole, however long. A redirect reaches no other host, but it may reach another port of the same, unsigned, yet
+with the session token where there is one.
 """
 
 import time
