@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from replicator.errors import TransferError
 from replicator.model import Storage
-from replicator.stores.s3.network import ANSWER_LIMIT_BYTES, USER_AGENT, Limits, trust
+from replicator.stores.s3.network import ANSWER_LIMIT_BYTES, USER_AGENT, Limits, declares_entities, trust
 from replicator.stores.s3.signature import NOTHING, encoded, signed
 from replicator.stores.s3.table import (
     AnswerUnusable,
@@ -159,6 +159,8 @@ class Link:
             raise AnswerUnusable(f"the answer is longer than {ANSWER_LIMIT_BYTES} bytes")
         if response.length:  # read() with a limit does not mind an answer that ends early
             raise http.client.IncompleteRead(body, response.length)
+        if response.status < 300 and declares_entities(body):
+            raise AnswerUnusable("the answer declares entities, as no store does")
         return response, body
 
     def _open(self) -> http.client.HTTPConnection:

@@ -81,7 +81,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
 
 def _frame(body: bytes) -> tuple[dict[str, Any], list[ET.Element], str]:
     """A listing but for its objects, their elements, and the namespace that their names begin with."""
-    # expat bounds what entities may grow to, and the length of the answer is bounded already.
+    # The answer declares no entities, and its length is bounded (network).
     root = ET.fromstring(body)  # noqa: S314
     namespace = root.tag.removesuffix(_ROOT)
     listing: dict[str, Any] = {

@@ -34,6 +34,14 @@ class Limits:
     """The longest body that is sent at once."""
 
 
+def declares_entities(answer: bytes) -> bool:
+    """Whether an answer may grow while it is parsed. No store declares a document type; a NUL would hide one in UTF-16.
+
+    expat bounds the growth, but only from 8 MiB on and in relation to the answer: that is 100 MiB and more.
+    """
+    return b"\0" in answer or (b"<!" in answer and (b"<!DOCTYPE" in answer or b"<!ENTITY" in answer))
+
+
 def trust(ca_pem: str) -> ssl.SSLContext:
     """The system's authorities and those of `ca_pem`, names checked, TLS 1.2 or newer.
 

@@ -97,7 +97,7 @@ def _etag(headers: "Message", _: object) -> str:
 
 def _upload_id(_: object, body: bytes) -> str:
     try:
-        # expat bounds what entities may grow to, and the length of the answer is bounded already.
+        # The answer declares no entities, and its length is bounded (network).
         upload_id = ET.fromstring(body).findtext("{*}UploadId")  # noqa: S314
     except ET.ParseError as exc:
         raise AnswerUnusable("the answer names no upload") from exc

@@ -21,7 +21,14 @@ from aiobotocore.session import AioSession
 
 from replicator.model import Storage
 from replicator.stores.s3.listing import read_listing
-from replicator.stores.s3.network import ANSWER_LIMIT_BYTES, DEFAULT_REGION, USER_AGENT, Limits, trust
+from replicator.stores.s3.network import (
+    ANSWER_LIMIT_BYTES,
+    DEFAULT_REGION,
+    USER_AGENT,
+    Limits,
+    declares_entities,
+    trust,
+)
 from replicator.stores.s3.table import AnswerUnusable
 
 
@@ -89,7 +96,12 @@ class DirectSession(AIOHTTPSession):  # type: ignore[misc]  # the library ships 
         is_body_wanted, request.stream_output = request.stream_output, True
         response = await super().send(request)
         if not is_body_wanted or response.status_code >= 300:
-            response._content = await _read_answer(response.raw)  # noqa: SLF001
+            content = await _read_answer(response.raw)
+            if declares_entities(content):
+                if response.status_code < 300:
+                    raise AnswerUnusable("the answer declares entities, as no store does")
+                content = b""  # a proxy's page, or worse: the status says enough, and nobody parses it
+            response._content = content  # noqa: SLF001
         return response
 
 
