@@ -262,6 +262,7 @@ async def test_remote_fault_is_a_visible_state_and_not_an_exit(replicator, until
     assert any("WARNING" in line or '"warning"' in line.lower() for line in service.log)
 
 
+@pytest.mark.fault("B17", "F9")
 async def test_refused_credentials_are_a_visible_state_that_names_the_fix(replicator, stub_s3, reply, until):
     """A store that refuses the key is asked at a slow pace, and people are told what to check; no secret is shown."""
     stub_s3.default = reply(403, body=b"<Error><Code>InvalidAccessKeyId</Code><Message>no such key</Message></Error>")

@@ -267,6 +267,7 @@ async def test_b4_idle_egress_makes_no_request_and_ingress_one_listing_a_poll(de
         assert listings <= running.sweeps("ingress") - polls + 1
 
 
+@pytest.mark.fault("F9")
 async def test_b5_secrets_appear_nowhere(device, witness, until, caplog, tmp_path):
     """B5: credentials are in no log line at debug, no metric, no status and not in the journal."""
     canary = "canary-secret-value-0123456789"

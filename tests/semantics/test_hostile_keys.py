@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import sqlite3
 import stat
 import tempfile
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.model import OWN_DIR
+from replicator.observe import logs
 from tests.semantics.conftest import Device
 from tests.semantics.memory_s3 import MemoryS3
 
@@ -157,6 +159,46 @@ async def test_metadata_gives_a_file_no_mode_and_no_owner(tmp_path, storage, wit
     assert stat.S_IMODE(hostile_file.st_mode) == stat.S_IMODE(plain.st_mode)
     assert stat.S_IMODE(hostile_file.st_mode) & ~0o644 == 0
     assert (hostile_file.st_uid, hostile_file.st_gid) == (plain.st_uid, plain.st_gid)
+
+
+@pytest.mark.slow
+@pytest.mark.fault("F10")
+async def test_thousand_hostile_names_add_no_series_and_break_no_line(device, memory, until, tmp_path):
+    """B5: names never become labels, and each record of the log is one printable line, whatever files are called."""
+    log_file = tmp_path / "log"
+
+    def series(running) -> set[str]:
+        running.engine.metrics.publish(running.supervisor.snapshot())
+        lines = running.engine.metrics.render().decode().splitlines()
+        return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+    async def held(running, count: int) -> None:
+        await until(lambda: running.view("ingress").journal_rows == count)
+        await running.swept()
+
+    with log_file.open("w") as stream:
+        logs.configure(level="debug", format="text", stream=stream)
+        try:
+            memory.objects = {"incoming/first": b"x", "incoming/../first": b"x"}
+            async with device.running(device.ingress()) as running:
+                await held(running, 1)
+                before = series(running)
+                for number in range(900):
+                    if number < 100:
+                        memory.objects[f"incoming/\x1b[2J{number}\nERROR forged line\x07\u202e"] = b"x"
+                    memory.objects[f'incoming/..{number}/../"}} 1\nforged_total{number} 1'] = b"x"
+                await held(running, 101)
+                after = series(running)
+                assert running.view("ingress").skipped_by_reason == {"unsafe-name": 901}
+        finally:
+            logs.configure(level="info", format="text")
+            logging.getLogger("replicator").handlers.clear()
+
+    assert after == before
+    lines = log_file.read_text().split("\n")
+    assert len(lines) > 100
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("ERROR forged") for line in lines)
 
 
 PIECES = st.one_of(

@@ -288,6 +288,7 @@ async def test_i4_file_that_was_there_before_is_kept(device, witness):
     assert copy.read_bytes() == b"made by the workload"
 
 
+@pytest.mark.fault("F15")
 async def test_i5_quota_blocks_what_does_not_fit_and_lets_the_rest_go_on(device, witness, until):
     """I5: the target never holds more than its quota; what does not fit is listed as blocked."""
     await witness.put("incoming/small", b"x" * 100)
@@ -301,6 +302,7 @@ async def test_i5_quota_blocks_what_does_not_fit_and_lets_the_rest_go_on(device,
     assert [path.name for path in device.inbox.iterdir()] == ["small"]
 
 
+@pytest.mark.fault("F15")
 async def test_i5_quota_holds_while_many_downloads_are_under_way(device, witness, until):
     """I5: what is on its way counts too: thirty objects at once do not pass a quota that five of them fill."""
     for number in range(30):
@@ -314,6 +316,7 @@ async def test_i5_quota_holds_while_many_downloads_are_under_way(device, witness
     assert len(list(device.inbox.iterdir())) == 5
 
 
+@pytest.mark.fault("F15")
 async def test_i5_free_space_floor_is_kept(device, witness, until):
     """I5: nothing is fetched that would leave less than the floor free, and nothing was written for it."""
     free = shutil.disk_usage(device.export).free
@@ -326,6 +329,7 @@ async def test_i5_free_space_floor_is_kept(device, witness, until):
 
 
 @pytest.mark.parametrize("key", ["../escape", "a/../../escape", "./dot", "a//b", "/abs", "x" * 300])
+@pytest.mark.fault("F1")
 async def test_i6_no_key_leads_outside_the_target_directory(device, witness, until, key):
     """I6: a hostile key is listed and left alone, its neighbours arrive, and nothing appears outside."""
     await witness.put(f"incoming/{key}", b"hostile")
@@ -339,6 +343,7 @@ async def test_i6_no_key_leads_outside_the_target_directory(device, witness, unt
 
 
 @pytest.mark.parametrize("link", ["in", "in/sub", "in/sub/f"])
+@pytest.mark.fault("F3")
 async def test_i6_no_planted_link_leads_outside_the_target_directory(device, witness, link):
     """I6: a link planted by the workload, at the leaf, in the middle or as the target itself, is not followed."""
     outside = device.home / "outside"
@@ -355,6 +360,7 @@ async def test_i6_no_planted_link_leads_outside_the_target_directory(device, wit
     assert sorted(p.name for p in outside.rglob("*")) == ["f", "sub"]
 
 
+@pytest.mark.fault("F2")
 async def test_i6_key_and_key_beneath_it_never_harm_each_other(device, witness, until):
     """I6: `a` and `a/b` cannot both be files; one arrives, the other is listed, nothing else is disturbed."""
     await witness.put("incoming/a", b"file")

@@ -57,6 +57,7 @@ async def test_lanes_share_a_store_until_the_last_one_leaves(endpoints):
     assert not logs._hidden
 
 
+@pytest.mark.fault("B18")
 async def test_replaced_store_is_closed_once_nobody_uses_it(endpoints):
     """The new one is used at once, behind the same gate; the old one serves what it has begun."""
     endpoint = endpoints.of(OLD)

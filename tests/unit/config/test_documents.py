@@ -26,6 +26,7 @@ def test_file_of_exactly_the_limit_is_read(tmp_path):
     assert len(read_text(tmp_path / "x")) == MAX_FILE_BYTES
 
 
+@pytest.mark.fault("F12")
 def test_large_file_is_refused_before_it_is_read(tmp_path, refusal, monkeypatch):
     """50 MB are refused by their size alone: not a byte is read."""
     with (tmp_path / "x").open("wb") as file:
@@ -140,6 +141,7 @@ def test_what_yaml_must_not_hold_is_refused(text, message, parse_yaml, refusal):
     assert message in str(refusal(parse_yaml, text, where="f"))
 
 
+@pytest.mark.fault("F12")
 def test_alias_bomb_is_refused_at_once(parse_yaml, refusal):
     """A few lines that stand for a billion items never get to be built."""
     rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]

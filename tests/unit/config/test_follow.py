@@ -94,6 +94,7 @@ async def test_broken_start_is_an_error_too(changes_of, next_of):
     assert await next_of(changes) == ("a",)
 
 
+@pytest.mark.fault("B18")
 async def test_half_written_words_settle(changes_of, next_of):
     """A state that moves on before it stood still for a moment is never told, as here a broken one."""
     words = Words(("a",), BROKEN, ("whole",))
@@ -121,6 +122,7 @@ class WrittenWhileRead(Words):
         return answer
 
 
+@pytest.mark.fault("B18")
 async def test_words_that_move_while_they_are_read_are_read_again(changes_of, next_of):
     """A snapshot of half the old and half the new state is thrown away."""
     words = WrittenWhileRead(("a",), ("half",), ("whole",))

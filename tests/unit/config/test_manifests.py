@@ -109,6 +109,7 @@ def test_bad_base64_names_secret_and_key(text, refusal):
     assert text not in str(error)
 
 
+@pytest.mark.fault("F9")
 def test_secret_is_not_shown():
     """Neither the values nor their encoding appear when a Secret is printed."""
     secret = Secret(metadata={"name": "s"}, data={"k": "aGlkZGVu"}, stringData={"l": "hidden"})
@@ -245,6 +246,7 @@ def test_unquoted_number_in_a_configmap_says_what_to_do(refusal):
     )
 
 
+@pytest.mark.fault("F9")
 def test_fault_in_a_secret_quotes_nothing(refusal, secret_text):
     """A mistyped Secret is refused without its words, by us (the refusal fixture looks for them) and by pydantic."""
     refusal(parse, f"{{kind: Secret, metadata: {{name: s}}, data: [{secret_text}]}}", where="f")

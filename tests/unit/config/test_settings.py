@@ -198,6 +198,7 @@ def test_printed_value_can_be_given_again(given_, make_settings):
     assert again == settings
 
 
+@pytest.mark.fault("F9")
 def test_token_is_masked_wherever_it_is_shown(tmp_path, refusal):
     """Printed, dumped or refused: the token of notifications is never in it, also when it came from a file."""
     token = "token-of-a-test-0123"

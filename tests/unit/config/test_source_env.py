@@ -187,6 +187,7 @@ def test_word_and_file_at_once_are_refused(filed, refusal, secret_text):
 # Changes
 
 
+@pytest.mark.fault("B18")
 async def test_rotated_key_is_noticed(filed, tmp_path, next_of, followed):
     """A new key in the file is a new snapshot, a broken one an error, and then the good one again."""
     loaded = load({}, filed)

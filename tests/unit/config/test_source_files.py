@@ -437,6 +437,7 @@ async def test_edit_that_means_the_same_is_no_news(source_of, manifests_dir, nex
         await next_of(changes, deadline_s=0.3)
 
 
+@pytest.mark.fault("B18")
 async def test_swap_of_a_mounted_configmap_is_noticed(manifests_dir, next_of, followed, bucket, tmp_path):
     """Kubelet swaps `..data`: the entries stay the same links, their meaning changes at once."""
     mounted = tmp_path / "mounted"
@@ -458,6 +459,7 @@ async def test_swap_of_a_mounted_configmap_is_noticed(manifests_dir, next_of, fo
     assert (before.prefix.text, after.prefix.text) == ("old/", "new/")
 
 
+@pytest.mark.fault("B18")
 async def test_rotated_mount_is_noticed(source_of, mount, next_of, followed, bucket):
     """A claim's new key arrives through the mounted Secret."""
     mount("obc", bucket)

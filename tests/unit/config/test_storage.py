@@ -125,6 +125,7 @@ def test_endpoint_is_scheme_host_and_unusual_port(scheme, host, port, endpoint, 
         ".",
     ],
 )
+@pytest.mark.fault("F13")
 def test_host_is_a_bare_name_or_address(host, words, bucket, refusal):
     """Schemes, ports, paths, blanks and numbers in disguise are refused."""
     error = refusal(storage_of, words(bucket, BUCKET_HOST=host))
@@ -133,6 +134,7 @@ def test_host_is_a_bare_name_or_address(host, words, bucket, refusal):
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "0.0.0.0", "::", "224.0.0.1"])
+@pytest.mark.fault("F13")
 def test_address_of_no_store_is_refused(host, words, bucket, refusal):
     """A manifest cannot point the device at its cloud's metadata address."""
     error = refusal(storage_of, words(bucket, BUCKET_HOST=host))
@@ -212,6 +214,7 @@ def test_certificate_may_be_left_out(value, words, bucket):
     assert storage_of(words(bucket, **{"tls.crt": value})).ca_pem == ""
 
 
+@pytest.mark.fault("F9")
 def test_only_certificates_are_kept(words, bucket, ca_pem):
     """A bundle with comments and a private key gives its certificates and nothing else."""
     key = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMG\n-----END PRIVATE KEY-----\n"
@@ -238,6 +241,7 @@ def test_certificate_must_be_one(value, words, bucket, refusal):
     assert (error.where, error.problem) == ("Secret n/s: tls.crt", "is not a PEM certificate")
 
 
+@pytest.mark.fault("F9")
 def test_secrets_do_not_show(words, bucket, secret_text):
     """Neither the words nor the storage show a key when they are printed."""
     given = words(bucket)

@@ -165,6 +165,7 @@ def test_behind_a_proxy_name_and_connection_are_not_ours(monkeypatch, stub_s3, n
     assert [check.name for check in checks] == ["proxy", "requests", "bucket", "uploads"]
 
 
+@pytest.mark.fault("F9")
 def test_refused_secret_fails_without_being_shown(stub_s3, reply, new_target, new_settings):
     """Listing and uploading fail, with the store's reason and what to check; no line holds key or secret."""
     body = b"<Error><Code>SignatureDoesNotMatch</Code><Message>SECRET</Message></Error>"

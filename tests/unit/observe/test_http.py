@@ -214,6 +214,7 @@ async def test_status_is_the_snapshot(ask, world, snapshot, view, hostile_names)
     assert from_json(json.loads(body)) == world.snapshot
 
 
+@pytest.mark.fault("F10")
 async def test_page_shows_the_verdict_escaped(ask, world, snapshot, view):
     """A file name in a reason cannot become markup, and the page has no script."""
     world.snapshot = snapshot(
@@ -230,6 +231,7 @@ async def test_page_shows_the_verdict_escaped(ask, world, snapshot, view):
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/nowhere", "/../etc/passwd", "/debug/pprof", "/static/x", "/%00"])
+@pytest.mark.fault("F11")
 async def test_every_answer_has_the_protective_headers(ask, path):
     """Not kept by a cache, not sniffed, not framed, no version of the server; errors too."""
     status, headers, _ = await ask(path)
@@ -255,6 +257,7 @@ async def test_head_is_get_without_a_body(ask, path):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.fault("F11")
 async def test_other_methods_are_refused(ask, path, method):
     """Read-only: 405, and it says what is allowed."""
     status, headers, _ = await ask(path, method)
@@ -282,6 +285,7 @@ def test_running_process_loads_no_library_that_it_does_not_need():
     assert told.stdout == "set()\n"
 
 
+@pytest.mark.fault("F11")
 async def test_garbage_does_not_stop_the_server(server, ask):
     """What is no HTTP gets an error, and the next request is served."""
     answer = await speak(server.address, b"\x16\x03\x01\x00\xff GARBAGE\r\n\r\n")
@@ -481,6 +485,7 @@ class TestFetchStatus:
             with pytest.raises(Unavailable, match="something else"):
                 await fetch_status(f"127.0.0.1:{port}")
 
+    @pytest.mark.fault("B19")
     async def test_redirect_is_not_followed(self, server):
         """What is asked is the address that was given, and no other that it names."""
 
@@ -525,6 +530,7 @@ class TestFetchStatus:
                 await fetch_status(f"127.0.0.1:{other.sockets[0].getsockname()[1]}")
             await asyncio.wait_for(has_ended.wait(), 5)
 
+    @pytest.mark.fault("F12")
     async def test_endless_answer_has_a_bound(self, server, monkeypatch):
         """Whoever sits at that port does not fill the memory."""
         monkeypatch.setattr("replicator.observe.http._STATUS_BYTES", 1000)
@@ -532,6 +538,7 @@ class TestFetchStatus:
         with pytest.raises(Unavailable, match="something else"):
             await fetch_status(server.address)
 
+    @pytest.mark.fault("F13")
     async def test_proxy_of_the_environment_is_not_asked(self, server, world, monkeypatch):
         """The address that is asked is this machine's."""
         monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:1")
@@ -717,6 +724,7 @@ class TestNotifications:
         ],
         ids=str,
     )
+    @pytest.mark.fault("F11")
     async def test_without_the_token_nothing_is_taken(self, notify, taken, metrics, headers):
         """401, whatever else the request says; counted, and the token is not in the answer."""
         status, answered, text = await notify(EVENT, headers)
@@ -725,6 +733,7 @@ class TestNotifications:
         assert text == "the token is missing or wrong\n"
         assert (taken, self.refused(metrics)) == ([], 1)
 
+    @pytest.mark.fault("F11")
     async def test_body_of_a_stranger_is_not_read(self, listening):
         """The answer is there before the first byte of the body."""
         head = b"POST /notify HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
@@ -752,6 +761,7 @@ class TestNotifications:
         assert (await notify(io.BytesIO(fits + b" ")))[0] == 413
         assert (len(taken), self.refused(metrics)) == (1, 1)
 
+    @pytest.mark.fault("F12")
     async def test_packed_body_is_not_unpacked(self, notify, taken):
         """No store packs them, and a small body could become a large one."""
         packed = gzip.compress(json.dumps(EVENT).encode())
@@ -788,6 +798,7 @@ class TestNotifications:
             assert await status_of(reader) == b"408"
         assert self.refused(metrics) == 1
 
+    @pytest.mark.fault("F13")
     async def test_subscription_is_logged_and_not_followed(self, notify, taken, caplog):
         """A person reads what to open; no request of ours leaves because of a request."""
         asked = []
@@ -815,6 +826,7 @@ class TestNotifications:
         assert (status, headers["Allow"]) == (405, "POST")
         assert taken == []
 
+    @pytest.mark.fault("F11")
     async def test_switched_off_there_is_no_such_path(self, ask):
         """Without the setting the server has no ear at all."""
         assert (await ask("/notify", "POST"))[0] == 404

@@ -143,6 +143,7 @@ class TestRequests:
             (b"a" * 100_000, 431),
         ],
     )
+    @pytest.mark.fault("F11")
     def test_what_is_no_fit_request_gets_a_line_and_nothing_of_its_own(self, place, text, status):
         """One plain line that repeats nothing of what was sent; the next request is served."""
         here = place()
@@ -265,12 +266,14 @@ class TestSlowClients:
                 continue
         return b"never cut"
 
+    @pytest.mark.fault("F11")
     def test_head_that_drips_is_cut(self, place, monkeypatch):
         """408, though there never was a pause."""
         monkeypatch.setattr("replicator.observe.request._HEAD_TIMEOUT_S", 0.2)
 
         assert status_in(self.drip(place().connect(b"GET / HTTP/1.1\r\nX-Slow: "), b"a" * 500)) == 408
 
+    @pytest.mark.fault("F11")
     def test_body_that_drips_is_cut(self, place):
         """The same for a body, with the time that its reader gives."""
         here = place(lambda request: Answer(200, request.body(at_most=1000, within_s=0.2)))
@@ -306,6 +309,7 @@ class TestSlowClients:
 class TestCrowds:
     """More connections than threads."""
 
+    @pytest.mark.fault("F11")
     def test_the_slow_do_not_shut_out_a_probe(self, place, monkeypatch):
         """With all places taken by connections that say nothing, the oldest goes and the newest is served."""
         monkeypatch.setattr("replicator.observe.request._HEAD_TIMEOUT_S", 60)
@@ -318,6 +322,7 @@ class TestCrowds:
         until(lambda: is_cut(silent[0]))
         assert [is_cut(one) for one in silent] == [True] + [False] * (MAX_CONNECTIONS - 1)
 
+    @pytest.mark.fault("F11")
     def test_connections_beyond_the_bound_wait(self, place):
         """Never more threads than the bound, whatever they wait for; who waits is served in the end."""
         gate = threading.Event()

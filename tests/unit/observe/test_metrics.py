@@ -236,6 +236,7 @@ class TestPublish:
 class TestLabels:
     """Hostile names reach neither the number of series nor the scrape."""
 
+    @pytest.mark.fault("F10")
     def test_file_names_never_become_labels(self, snapshot, view, hostile_names):
         """The series are the same whether files fail or not, whatever they are called."""
         quiet, loud = Metrics(), Metrics()
@@ -261,6 +262,7 @@ class TestLabels:
         ("reason", "label"),
         [("access-denied", "access-denied"), ("Cannot read a/b.txt", "other"), ("", "other"), ("x" * 33, "other")],
     )
+    @pytest.mark.fault("F10")
     def test_reason_that_is_no_word_becomes_other(self, reason, label):
         """A message in the place of a word cannot make a series of its own."""
         assert word(reason) == label
@@ -273,6 +275,7 @@ class TestLabels:
         labels = dict(zip(WHO, who(view()), strict=True))
         assert value(metrics, "replicator_failing_files", **labels, reason="other") == 3
 
+    @pytest.mark.fault("F10")
     def test_hostile_target_names_do_not_break_the_scrape(self, snapshot, view, hostile_names):
         """A prefix that is not UTF-8 is exposed escaped, and the rest with it."""
         metrics = Metrics()

@@ -130,6 +130,7 @@ def test_leftover_of_a_crash_between_link_and_rename_is_replaced(shelf, publish,
 
 
 @pytest.mark.parametrize("planted", ["in/.generations", f"in/.generations/{FIRST}", f"in/.generations/{FIRST}/sub"])
+@pytest.mark.fault("F3", "F8")
 def test_planted_link_is_not_followed(planted, shelf, publish, root, tmp_path):
     """No directory of a generation may be a link, wherever it leads."""
     outside = tmp_path / "outside"
@@ -143,6 +144,7 @@ def test_planted_link_is_not_followed(planted, shelf, publish, root, tmp_path):
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.fault("F4")
 def test_link_that_took_the_place_of_a_file_gets_no_second_name(shelf, land, incoming, root):
     """What is linked is looked at afterwards: another version is SourceChanged, and its name goes again."""
     version = land("a")

@@ -37,6 +37,7 @@ def umask():
     os.umask(before)
 
 
+@pytest.mark.fault("F7")
 def test_published_file_has_its_content_time_and_mode(export, root, umask):
     """The content is whole, mtime the origin's, mode 0644 less the umask, directories 0755 less it; no temp is left."""
     fingerprint = publish(export, "a/b/file", b"content")
@@ -65,6 +66,7 @@ def test_fingerprint_before_the_rename_matches_the_one_after(export):
     assert finished.matches(published)
 
 
+@pytest.mark.fault("F6")
 def test_temp_is_private_while_it_is_written(export, root):
     """Nobody else reads a half-written file: mode 0600 in a directory of mode 0700."""
     with export.create_temp() as temp:
@@ -157,6 +159,7 @@ def test_replacing_needs_the_version_that_was_looked_at(export, root):
 
 
 @pytest.mark.parametrize("kind", ["directory", "symlink", "fifo"])
+@pytest.mark.fault("F3", "A19")
 def test_what_is_no_plain_file_is_not_replaced(export, root, tmp_path, kind):
     """A directory, link or special file in the way is refused and left alone; so is what a link points to."""
     (tmp_path / "outside").write_bytes(b"outside")
@@ -175,6 +178,7 @@ def test_what_is_no_plain_file_is_not_replaced(export, root, tmp_path, kind):
     assert (tmp_path / "outside").read_bytes() == b"outside"
 
 
+@pytest.mark.fault("F3")
 def test_planted_link_as_parent_leads_nowhere(export, root, tmp_path):
     """Neither a file, nor a directory, nor a conflict copy is made through a link that the workload planted."""
     outside = tmp_path / "outside"
@@ -191,6 +195,7 @@ def test_planted_link_as_parent_leads_nowhere(export, root, tmp_path):
 
 
 @pytest.mark.parametrize("parts", [".replicator", ".replicator/tmp"])
+@pytest.mark.fault("F6")
 def test_temp_directory_behind_a_link_is_refused(export, root, tmp_path, parts):
     """A link in place of our own directory gets no temporary file written, or cleared, through it."""
     outside = tmp_path / "outside"
@@ -216,6 +221,7 @@ def test_file_as_parent_is_not_replaced_by_a_directory(export, root):
     assert (root / "a").read_bytes() == b"file"
 
 
+@pytest.mark.fault("F6")
 def test_temp_that_was_exchanged_is_noticed(export, root):
     """What is in place in the end must be the very file that was written."""
     with export.create_temp() as temp:
@@ -363,6 +369,7 @@ def test_conflict_copy_is_a_rename_where_links_cannot_be_made(export, root, monk
     assert not (root / "file").exists()
 
 
+@pytest.mark.fault("F8")
 def test_conflict_copy_never_overwrites(export, root):
     """A name that is taken gets a number; what has the name keeps it."""
     copies = []

@@ -80,6 +80,7 @@ def test_any_name_the_kernel_has_is_looked_at_and_read(export, root, name):
 
 
 @pytest.mark.parametrize("relpath", UNSAFE)
+@pytest.mark.fault("F1")
 def test_unsafe_relpath_is_refused_by_every_operation(export, root, relpath):
     """A relpath that leads elsewhere, that no file can have, or that is ours raises KeyUnsafe and touches nothing."""
     (root / ".replicator" / "tmp").mkdir(parents=True)
@@ -170,6 +171,7 @@ def test_identity_is_none_behind_a_link_or_for_a_file(root, tmp_path):
 
 
 @pytest.mark.parametrize("relpath", ["leaf", "dir/secret", "dir/absent", "inner"])
+@pytest.mark.fault("F3", "F5")
 def test_link_is_refused_wherever_it_stands(export, root, tmp_path, relpath):
     """A symbolic link is not followed as the file nor as a parent, whether it leads outside, inside or nowhere."""
     outside = tmp_path / "outside"
@@ -186,6 +188,7 @@ def test_link_is_refused_wherever_it_stands(export, root, tmp_path, relpath):
         assert caught.value.reason == "symlink"
 
 
+@pytest.mark.fault("A19")
 def test_special_files_are_refused_without_blocking(export, root):
     """A FIFO without a writer, a socket and a directory are refused at once."""
     os.mkfifo(root / "fifo")
@@ -200,6 +203,7 @@ def test_special_files_are_refused_without_blocking(export, root):
                 assert caught.value.reason == rule
 
 
+@pytest.mark.fault("A19")
 def test_device_node_is_refused(export, root):
     """A device is not read: /dev/zero would never end."""
     try:
@@ -212,6 +216,7 @@ def test_device_node_is_refused(export, root):
 
 
 @pytest.mark.parametrize("swapped_in", ["fifo", "link"])
+@pytest.mark.fault("A19", "F4")
 def test_special_file_that_takes_the_place_of_a_plain_one_is_refused(export, root, monkeypatch, swapped_in):
     """What was a plain file at the look and is a FIFO or a link at the open is still not read."""
     (root / "file").write_bytes(b"")
@@ -234,6 +239,7 @@ def test_special_file_that_takes_the_place_of_a_plain_one_is_refused(export, roo
     assert stat.S_ISREG(looks[0].st_mode)
 
 
+@pytest.mark.fault("A23")
 def test_hard_link_is_refused_unless_allowed(export, root, tmp_path):
     """A second name may lie outside the export, so it is refused by default and read where that is allowed."""
     (tmp_path / "outside").write_bytes(b"linked")
@@ -247,6 +253,7 @@ def test_hard_link_is_refused_unless_allowed(export, root, tmp_path):
         assert opened.read() == b"linked"
 
 
+@pytest.mark.fault("F6")
 def test_other_file_system_is_refused(small_disk):
     """What lies on another file system mounted inside the export is refused, there or not there."""
     export = Export(str(small_disk.parent))
@@ -453,6 +460,7 @@ def test_unreadable_medium_is_refused_with_its_cause(export, root, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("swapped", ["leaf", "parent"])
+@pytest.mark.fault("F4", "F5")
 def test_link_swapped_in_during_open_never_leads_outside(export, root, tmp_path, swapped):
     """However often a racer exchanges the file, or its directory, with a link, no byte from outside is read."""
     outside = tmp_path / "outside"

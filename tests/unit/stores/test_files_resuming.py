@@ -122,6 +122,7 @@ def test_nothing_stays_open(export):
 
 
 @pytest.mark.parametrize("token", ["short", "../" + "0" * 29, "0" * 31 + "G", "0" * 32 + "\n"])
+@pytest.mark.fault("F6")
 def test_token_is_no_path(export, token):
     """Only 32 hexadecimal digits name a part."""
     with pytest.raises(ValueError, match="hexadecimal"):
@@ -183,6 +184,7 @@ def test_killed_writer_leaves_what_it_wrote(export, root):
 @pytest.mark.parametrize(
     "kind", ["symlink", "dangling link", "hard link", "fifo", "directory", "writable by others", "foreign owner"]
 )
+@pytest.mark.fault("F6")
 def test_planted_file_is_not_gone_on_with(export, root, tmp_path, kind):
     """What others may have had a hand in is neither read, nor written, nor removed."""
     directory(root).mkdir(parents=True)

@@ -59,6 +59,7 @@ def test_walk_of_a_subdirectory_counts_relpaths_from_there(root):
     assert listing(Export(str(root), "sub")) == [".replicator/x"]
 
 
+@pytest.mark.fault("A19", "A23", "F5")
 def test_everything_left_out_has_its_reason(root, export, tmp_path):
     """Links, special files and hard links are named with a reason word and stop nothing."""
     (root / "plain").write_bytes(b"")
@@ -83,6 +84,7 @@ def test_everything_left_out_has_its_reason(root, export, tmp_path):
     assert listing(Export(str(root), hard_links="allow")) == ["linked", "plain"]
 
 
+@pytest.mark.fault("F6")
 def test_other_file_system_is_named_and_not_entered(small_disk):
     """A mount inside the export is reported, not walked."""
     (small_disk / "inside").write_bytes(b"")
@@ -170,6 +172,7 @@ def test_relpath_beyond_the_bound_is_named_and_not_entered(root, monkeypatch):
     assert skipped(export) == {"short/too-long": "name"}
 
 
+@pytest.mark.fault("F4")
 def test_directory_that_vanishes_or_becomes_a_link_during_the_walk(root, export, tmp_path):
     """What changes behind the walk is passed over or named; the walk goes on and never leaves the export."""
     outside = tmp_path / "outside"

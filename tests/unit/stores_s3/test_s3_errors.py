@@ -258,6 +258,7 @@ def test_interrupted_call_leaves_nothing_running(stub_s3, open_store, reply):
     store.delete("k")
 
 
+@pytest.mark.fault("F10")
 def test_control_characters_of_a_key_are_escaped(stub_s3, open_any, reply):
     """A key cannot write lines of its own into a log or onto a terminal."""
     stub_s3.default = reply(404)
@@ -267,6 +268,7 @@ def test_control_characters_of_a_key_are_escaped(stub_s3, open_any, reply):
     assert "b/a\\nb\\x1b[31m\\u202e: " in str(error)
 
 
+@pytest.mark.fault("F9")
 def test_no_secret_in_messages_or_logs(stub_s3, open_any, s3_error, caplog):
     """Neither secret nor signature is in an error, its cause's text or our own log lines."""
     stub_s3.default = s3_error(

@@ -61,6 +61,7 @@ def shake_hands(listener, context):
         tls.recv(1)
 
 
+@pytest.mark.fault("B20")
 def test_certificate_that_is_not_trusted_is_told(start_stub, authority, new_certificate, tmp_path):
     """The same trust as that of requests."""
     stub = start_stub(new_certificate("server", by=authority).server_context(tmp_path))

@@ -128,6 +128,7 @@ def test_close_leaves_no_connection(stub_s3, open_any, reply):
     assert not [thread for thread in threading.enumerate() if thread.name == "s3fs"]
 
 
+@pytest.mark.fault("B19")
 def test_redirect_reaches_no_second_host(start_stub, open_store, reply):
     """A redirect is an error: neither signature nor token nor body reach the host it points to."""
     first, second = start_stub(), start_stub()
@@ -160,6 +161,7 @@ def test_redirect_reaches_no_second_host(start_stub, open_store, reply):
         (400, "IllegalLocationConstraintException", {"x-amz-bucket-region": "eu-west-1"}),
     ],
 )
+@pytest.mark.fault("B19")
 def test_other_region_is_told_not_chased(stub_s3, open_any, s3_error, status, code, headers):
     """Where a bucket lies is configuration: nothing is asked again, signed for another region."""
     stub_s3.default = s3_error(status, code, headers=headers, more="<Region>eu-west-1</Region>")
@@ -191,6 +193,7 @@ def test_upload_is_one_plain_body(stub_s3, open_store, reply):
     assert stub_s3.requests[0].target == "/b/k"
 
 
+@pytest.mark.fault("F13")
 def test_environment_of_the_process_changes_nothing(stub_s3, start_stub, open_any, reply, monkeypatch, tmp_path):
     """Profiles, AWS files, other endpoints, retry and FIPS settings of the process do not reach our requests."""
     other = start_stub()
@@ -241,6 +244,7 @@ def test_environment_of_the_process_changes_nothing(stub_s3, start_stub, open_an
     assert other.connections == 0
 
 
+@pytest.mark.fault("F13")
 def test_proxy_of_the_environment_is_used(stub_s3, open_any, reply, monkeypatch):
     """Gateways reach the store through a proxy: HTTP_PROXY is followed, NO_PROXY exempts."""
     monkeypatch.setenv("HTTP_PROXY", stub_s3.endpoint)
@@ -253,6 +257,7 @@ def test_proxy_of_the_environment_is_used(stub_s3, open_any, reply, monkeypatch)
     assert [request.target for request in stub_s3.requests] == ["http://s3.example.invalid:9000/b/k", "/b/k"]
 
 
+@pytest.mark.fault("F12")
 def test_huge_answer_is_refused(stub_s3, open_any, s3_page, s3_error):
     """A listing or an error without end is cut off, not taken into memory."""
     filler = "x" * (s3_network.ANSWER_LIMIT_BYTES + 1)
@@ -263,6 +268,7 @@ def test_huge_answer_is_refused(stub_s3, open_any, s3_page, s3_error):
     assert isinstance(failure(lambda: store.list_uploads("")), Unavailable)
 
 
+@pytest.mark.fault("F12")
 def test_endless_answer_is_left_early():
     """What is too long is not read to its end, which may never come."""
 

@@ -114,6 +114,7 @@ def test_list_cut_anywhere_is_an_error(stub_s3, store, s3_page):
         assert type(failure(lambda: keys(store))) is Unavailable, page.body[:cut_at]
 
 
+@pytest.mark.fault("F12")
 def test_list_of_a_bomb_is_an_error(stub_s3, store, reply):
     """Entities that blow up are stopped by the parser, and that is Unavailable."""
     lol = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))

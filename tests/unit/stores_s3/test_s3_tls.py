@@ -40,6 +40,7 @@ def test_upload_over_tls_is_one_plain_body_too(start_stub, open_any, reply, auth
     assert not {"expect", "transfer-encoding", "x-amz-trailer"} & set(stub.requests[0].headers)
 
 
+@pytest.mark.fault("B20")
 def test_authority_of_the_storage_is_trusted(start_stub, open_any, reply, authority, new_certificate, tmp_path):
     """A private authority in tls.crt is enough, whatever bundles the environment names."""
     stub = start_stub(new_certificate("server", by=authority).server_context(tmp_path))
@@ -71,6 +72,7 @@ def test_any_certificate_of_the_chain_is_an_anchor(
         ("expired", "certificate has expired"),
     ],
 )
+@pytest.mark.fault("B20")
 def test_bad_certificate_is_refused(
     start_stub, open_any, authority, new_certificate, monkeypatch, tmp_path, case, words
 ):
@@ -96,6 +98,7 @@ def test_bad_certificate_is_refused(
     assert stub.requests == []
 
 
+@pytest.mark.fault("B20")
 def test_unreadable_authority_is_told(start_stub, open_any, authority, new_certificate, tmp_path):
     """Text in tls.crt that is no PEM fails this store's requests with its name, not the process."""
     stub = start_stub(new_certificate("server", by=authority).server_context(tmp_path))
@@ -126,6 +129,7 @@ def test_plain_server_behind_https_is_told(stub_s3, open_any):
     assert "s3_scheme" in str(error)
 
 
+@pytest.mark.fault("B20")
 def test_old_tls_is_refused(start_stub, open_any, authority, new_certificate, tmp_path):
     """TLS 1.1 is not spoken."""
     context = new_certificate("server", by=authority).server_context(tmp_path)
@@ -139,6 +143,7 @@ def test_old_tls_is_refused(start_stub, open_any, authority, new_certificate, tm
     assert stub.requests == []
 
 
+@pytest.mark.fault("B20")
 def test_system_authorities_stay_trusted(authority):
     """tls.crt adds to the system's authorities, it does not replace them; names are checked, TLS 1.2 is the least."""
     alone, added = s3_network.trust(""), s3_network.trust(authority.pem)

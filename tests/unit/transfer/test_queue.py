@@ -65,6 +65,7 @@ def test_newest_observation_replaces_the_older(queue, worker, lane):
     assert worker.take().remote.etag == "new"
 
 
+@pytest.mark.fault("F15")
 def test_targets_take_turns(queue, worker, lane, make_lane):
     """A target with many files does not starve a quiet one."""
     quiet = make_lane()
@@ -417,6 +418,7 @@ def test_every_job_is_taken_once_by_many_threads(queue, make_lane, gate_of):
     assert sorted(done) == sorted(names)
 
 
+@pytest.mark.fault("B17")
 def test_hurry_of_a_lane_has_what_runs_tried_again_at_once(queue, worker, lane, make_lane, gate_of):
     """What began with old credentials and is refused goes again at once; other lanes wait as before."""
     other = make_lane()

@@ -225,6 +225,7 @@ def test_closed_gate_gives_out_no_slot(gate):
     assert gate.enter(0.0, is_bulk=False)
 
 
+@pytest.mark.fault("B17")
 def test_new_credentials_open_a_gate_that_refusals_closed(gate):
     """Whatever its wait; a throttled endpoint is as throttled as before."""
     for error, is_open in ((AccessDenied("no"), True), (Unavailable("no"), True), (Throttled("slower"), False)):
