@@ -28,6 +28,9 @@ _STOP_S = 2.0
 
 _POLL_S = 0.02
 
+_SPARE_THREADS = 16
+"""For the event loop, the libraries, parts of large files, and those who ask how it is."""
+
 
 class Workers:
     """`threads` threads that take jobs from the queue while `run` runs."""
@@ -47,6 +50,7 @@ class Workers:
         """Work until cancelled; bodies on their way are given a moment to end. Raises ReplicatorError."""
         has_fault = asyncio.Event()
         self._tell_fault = partial(asyncio.get_running_loop().call_soon_threadsafe, has_fault.set)
+        self._fit()
         for thread in (*self._workers, self._settler, self._publishing):
             thread.start()
         try:
@@ -58,6 +62,15 @@ class Workers:
             self._means.bandwidth.close()
             self._queue.close()
             await asyncio.to_thread(self._join)
+
+    def _fit(self) -> None:
+        """Do with fewer workers where threads are short: a limit of them shows only when it is met."""
+        wanted = len(self._workers)
+        allowed = _startable(wanted + _SPARE_THREADS) - _SPARE_THREADS
+        if allowed < wanted:
+            del self._workers[max(1, allowed) :]
+            fix = "Raise the limit of threads (ulimit -u, or the container's limit of processes), or lower transfers."
+            log.warning("few threads may be started, fewer files move at a time", limit=len(self._workers), fix=fix)
 
     async def leave(self, lane: Lane) -> None:
         """Wait until no job of this lane runs any more; after that nothing uses its store."""
@@ -106,3 +119,21 @@ class Workers:
         gate.leave(is_bulk=jobs[0].is_bulk)
         for job in left:
             self._queue.defer(job, None, 0.0)
+
+
+def _startable(wanted: int) -> int:
+    """How many of so many threads may be started now."""
+    go_on = threading.Event()
+    threads: list[threading.Thread] = []
+    try:
+        while len(threads) < wanted:
+            thread = threading.Thread(target=go_on.wait, name="trial", daemon=True)
+            thread.start()
+            threads.append(thread)
+    except RuntimeError:  # what CPython makes of EAGAIN
+        pass
+    finally:
+        go_on.set()
+        for thread in threads:
+            thread.join()
+    return len(threads)

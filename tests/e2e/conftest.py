@@ -32,6 +32,8 @@ class Command:
     home: Path
     env: dict[str, str] = field(default_factory=dict)
     program: tuple[str, ...] = (sys.executable, "-m", "replicator")
+    before: tuple[str, ...] = ()
+    """A program that starts it, such as prlimit with its arguments."""
 
     def environment(self, **more: str) -> dict[str, str]:
         clean = {
@@ -43,6 +45,7 @@ class Command:
 
     async def start(self, *arguments: str, **more: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
+            *self.before,
             *self.program,
             *arguments,
             env=self.environment(**more),
