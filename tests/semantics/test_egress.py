@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import threading
 
 import pytest
 
@@ -104,7 +105,7 @@ async def test_e1_open_file_is_sent_only_after_its_writer_closed_it(device, witn
             writer.flush()
             await until(lambda: running.view().pending_files == 1)
             swept = running.view().last_sweep_ts
-            await until(lambda: running.view().last_sweep_ts > swept)
+            await until(lambda: running.view().last_sweep_ts > swept + 0.5)
             assert await witness.keys("sent/") == []
             writer.write(b"second half")
 
@@ -210,6 +211,26 @@ async def test_e5_restart_sends_nothing_that_was_confirmed(device, witness):
         await running.in_step()
 
         assert running.requests() == {}
+
+
+async def test_e5_sweep_that_overtakes_the_first_upload_sends_nothing_twice(device, until):
+    """E5: a sweep that met the file before its first row makes it be looked at again, not sent again."""
+    device.write("out/f")
+    may_go = threading.Event()
+    async with device.running(device.egress(), watcher="off") as running:
+        store = next(iter(running.engine.patrols.values())).lane.objects
+        put = store.put
+
+        def hold(*args, **more):
+            may_go.wait(20)
+            return put(*args, **more)
+
+        store.put = hold
+        await until(lambda: running.sweeps("egress") >= 2)
+        may_go.set()
+        await running.in_step()
+
+        assert running.requests()["put_object"] == 1
 
 
 @pytest.mark.parametrize(("size", "operation"), [(100_000, "put_object"), (11 * 2**20, "complete_multipart_upload")])
