@@ -96,7 +96,7 @@ def _spots(engine: Engine, patrol: Patrol, asked: str) -> Iterator[_Spot]:
 def _place(engine: Engine, patrol: Patrol, relpath: str, job: Job | None) -> PlaceView:
     target = patrol.lane.target
     standing = engine.publisher.standing(patrol.lane)
-    due_s = None if patrol.swept_ts is None else max(0.0, patrol.swept_ts + patrol.interval_s - time.time())
+    due_s = None if patrol.swept_s is None else max(0.0, patrol.swept_s + patrol.interval_s - time.monotonic())
     return PlaceView(
         target=target.id,
         direction=target.direction,

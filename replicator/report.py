@@ -109,7 +109,8 @@ def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
         skipped=tuple(SkippedFile(name, why) for name, why in list(skipped.items())[:_LISTED_FILES]),
         skipped_by_reason=Counter(skipped.values()),
         last_success_ts=engine.settling.last_success_ts.get(lane),
-        last_sweep_ts=patrol.swept_ts,
+        # As today's clock would have told it then: its age is right, however the clock was set since.
+        last_sweep_ts=None if patrol.swept_s is None else time.time() - (now_s - patrol.swept_s),
         last_sweep_s=patrol.report.busy_s if patrol.report else 0.0,
         sweep_interval_s=patrol.interval_s,
         journal_rows=rows,

@@ -72,7 +72,8 @@ class Patrol:
         self.lane = lane
         self.report: Report | None = None
         """Of the last complete sweep; None before the first."""
-        self.swept_ts: float | None = None
+        self.swept_s: float | None = None
+        """When that was, by the monotonic clock."""
         self.error: TransferError | None = None
         """Why the last sweep could not be completed; None when it was."""
         self._rhythm = rhythm
@@ -151,7 +152,7 @@ class Patrol:
             self._admission.released() if report.blocked else self._admission.succeeded()
         if report.blocked and (self.report is None or not self.report.blocked):
             log.error("target stands still", target=self.lane.target.id, reason=report.blocked, fix=report.fix)
-        self.error, self.report, self.swept_ts = None, report, time.time()
+        self.error, self.report, self.swept_s = None, report, time.monotonic()
         self.watcher.swept(report.directories)
         self._metrics.sweeps.labels(*labels).inc()
         self._metrics.sweep_seconds.labels(str(self.lane.target.direction)).observe(report.busy_s)
