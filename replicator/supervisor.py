@@ -61,10 +61,10 @@ class Supervisor:
         async with self._serving(), asyncio.TaskGroup() as group:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
-            self._start(group, "workers", self._engine.workers.run())
+            self._start(group, "workers", self._engine.workers.run)
             await self._apply(first, group)
-            self._start(group, "configuration", self._follow(changes, group))
-            self._start(group, "settings", self._follow_settings())
+            self._start(group, "configuration", functools.partial(self._follow, changes, group))
+            self._start(group, "settings", self._follow_settings)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._is_reread_wanted.set)
             await self._stop.wait()
             await self._drain(group)
@@ -103,9 +103,9 @@ class Supervisor:
     def _complaints(self) -> list[str]:
         return [f"task {name} has ended" for name, task in self._tasks.items() if task.done()]
 
-    def _start(self, group: asyncio.TaskGroup, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async def guarded() -> None:
-            await work
+            await work()  # made here: a task may be cancelled before it begins
             raise ReplicatorError(f"task {name} ended by itself, which it never should; restart replicator")
 
         self._tasks[name] = group.create_task(guarded(), name=name)
@@ -154,7 +154,7 @@ class Supervisor:
         # All are open before the first one looks: egress knows the files of ingress by the lanes beside it.
         opened = [await self._engine.open(target) for target in targets if target.id not in self._engine.patrols]
         for patrol in opened:
-            self._start(group, f"patrol {patrol.lane.target.id}", patrol.run())
+            self._start(group, f"patrol {patrol.lane.target.id}", patrol.run)
         new = self._config.generation + 1
         self._config = dataclasses.replace(self._config, generation=new, valid=True, error="", applied_ts=time.time())
         log.info("configuration applied", generation=self._config.generation, targets=len(targets))
