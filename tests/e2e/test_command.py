@@ -155,6 +155,7 @@ async def test_targets_shows_the_mapping_and_where_it_came_from(replicator):
     assert "OBC_" in result.out
 
 
+@pytest.mark.fault("D6")
 async def test_settings_shows_values_and_origins(replicator):
     """Every setting with who said so: flag over environment over file over default."""
     config = replicator.home / "config.yaml"

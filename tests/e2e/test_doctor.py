@@ -93,7 +93,7 @@ async def test_dead_endpoint_fails_once(replicator):
     assert "bucket " not in result.out
 
 
-@pytest.mark.fault("B17", "F9")
+@pytest.mark.fault("B17", "F9", "H2")
 async def test_wrong_secret_and_clock_are_told_and_no_secret_is_shown(replicator, stub_s3, reply):
     """Refused requests say which; a clock that is off by an hour is named; neither key nor secret is in any output."""
     body = b"<Error><Code>SignatureDoesNotMatch</Code></Error>"

@@ -53,6 +53,7 @@ def manifests(tmp_path, storage) -> Path:
     return directory
 
 
+@pytest.mark.fault("D2")
 @pytest.mark.slow
 async def test_changed_manifests_retarget_the_running_process(bare, manifests, storage, witness, until):
     """A workload is added, a mapping moves, a file breaks and is mended; the rest goes on and nothing restarts."""

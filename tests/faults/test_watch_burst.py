@@ -35,6 +35,7 @@ def queue_holds() -> int:
     return int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
 
+@pytest.mark.fault("A7")
 @pytest.mark.slow
 async def test_queue_overflows_while_the_reader_is_held_up(scene, until):
     """20,000 files while nobody reads the queue: the overflow is counted, and every file is seen without the clock."""

@@ -42,6 +42,7 @@ for _ in range(20):
 """
 
 
+@pytest.mark.fault("A6")
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "pause_s"), [(2000, 0), (300, 0.001)], ids=["fast", "paced"])
 async def test_directories_made_faster_than_their_watches(scene, kind, play, count, pause_s):
@@ -56,6 +57,7 @@ async def test_directories_made_faster_than_their_watches(scene, kind, play, cou
         assert watch.is_clockwork or watch.sweeps() == at_start
 
 
+@pytest.mark.fault("A5", "A6")
 @pytest.mark.slow
 async def test_populated_tree_moved_in(scene, kind, play):
     """A tree of 3,000 files that is moved in brings one event: every file is seen, and so is a later write in it."""
@@ -72,6 +74,7 @@ async def test_populated_tree_moved_in(scene, kind, play):
         assert watch.is_clockwork or watch.sweeps() == at_start
 
 
+@pytest.mark.fault("A5")
 async def test_directory_renamed_twice_at_once(scene, kind):
     """A directory renamed twice within one batch of events: its files are seen where they are, and later ones too."""
     for number in range(50):
@@ -166,6 +169,7 @@ async def test_readers_hint_nothing(scene, source, play):
         assert watch.sweeps() == at_start
 
 
+@pytest.mark.fault("A3", "H3")
 async def test_rewritten_with_its_old_times(scene, kind):
     """Content rewritten in the same size with its old mtime put back: the change is seen all the same."""
     path = scene.write("f", b"version 1")
@@ -179,6 +183,7 @@ async def test_rewritten_with_its_old_times(scene, kind):
         assert watch.rows()["f"].mtime_ns == before.st_mtime_ns
 
 
+@pytest.mark.fault("A5")
 async def test_file_replaced_by_rename_many_times(scene, kind, play):
     """A file replaced by rename 1,000 times in a row, as editors and atomic writers do: the last version is seen."""
     async with scene.watching(kind) as watch:
@@ -206,6 +211,7 @@ async def test_log_that_is_never_closed(scene, kind):
             assert watch.rows()["log"].size == log.tell()
 
 
+@pytest.mark.fault("A21")
 async def test_name_that_is_not_utf8(scene, kind, until):
     """A file name that is not UTF-8 stops nothing: files made before, with and after it are seen."""
     async with scene.watching(kind) as watch:

@@ -25,6 +25,7 @@ def says_what_to_raise(watch) -> bool:
     return "fs.inotify.max_user_watches" in watch.health.degraded or "user.max_inotify_watches" in watch.health.degraded
 
 
+@pytest.mark.fault("A8")
 @pytest.mark.parametrize("share", [0.1, 0.9])
 def test_fewer_watches_than_directories_at_the_start(scene, source, until, in_namespaces, share):
     """A tenth or nine tenths of the watches that the tree needs: every change is seen; the state names the sysctl."""
@@ -48,6 +49,7 @@ def test_fewer_watches_than_directories_at_the_start(scene, source, until, in_na
     in_namespaces(lambda: asyncio.run(play()))
 
 
+@pytest.mark.fault("A8")
 def test_watches_run_out_while_it_runs(scene, source, until, in_namespaces):
     """Directories made after the last watch is taken: each file is seen; the direct source says what to raise."""
 
@@ -68,6 +70,7 @@ def test_watches_run_out_while_it_runs(scene, source, until, in_namespaces):
     in_namespaces(lambda: asyncio.run(play()))
 
 
+@pytest.mark.fault("A8")
 def test_watches_that_come_back(scene, source, until, in_namespaces):
     """A limit that is raised while it runs: all is watched again by itself, and the state is sound."""
 
@@ -108,6 +111,7 @@ def test_shortage_is_not_taken_for_deafness(scene, until, in_namespaces, monkeyp
     in_namespaces(lambda: asyncio.run(play()))
 
 
+@pytest.mark.fault("A8")
 def test_no_instance_left(scene, source, until, in_namespaces):
     """Not one inotify instance to be had: the state says that events fail, and every file is seen by sweeps."""
 
@@ -125,6 +129,7 @@ def test_no_instance_left(scene, source, until, in_namespaces):
     in_namespaces(lambda: asyncio.run(play()))
 
 
+@pytest.mark.fault("A15")
 def test_directory_that_may_not_be_read(scene, source, as_nobody):
     """A directory without permission, there from the start or made later: all files beside it are seen."""
     for number in range(20):
@@ -148,6 +153,7 @@ def test_directory_that_may_not_be_read(scene, source, as_nobody):
     as_nobody(lambda: asyncio.run(play()))
 
 
+@pytest.mark.fault("A15")
 def test_directory_that_is_closed_and_opened_again(scene, source, as_nobody):
     """A directory that loses its permission while it is watched, and gets it back: what was written then is seen."""
     scene.write("deep/inner/file")

@@ -33,6 +33,7 @@ async def test_directory_missing_at_the_start(scene, kind, until, subdir):
         assert not watch.health.degraded
 
 
+@pytest.mark.fault("A17")
 @pytest.mark.parametrize("ground", ["memory", "disk"])
 async def test_directory_deleted_and_made_again(scene, scene_on_disk, kind, ground):
     """Deleted with its files and made again at once, even with the old one's inode number: new files are seen."""
@@ -67,6 +68,7 @@ async def test_directory_deleted_and_made_again_much_later(scene, kind, until):
         assert not watch.health.degraded
 
 
+@pytest.mark.fault("A17")
 async def test_directory_renamed_away_and_another_put_in_its_place(scene, kind):
     """Another directory takes the name: its files are seen, and those of the one that was moved away no longer."""
     scene.write("old")
@@ -88,6 +90,7 @@ async def test_directory_renamed_away_and_another_put_in_its_place(scene, kind):
         assert not watch.told & {"old", "other"}
 
 
+@pytest.mark.fault("A17")
 @pytest.mark.parametrize("loss", ["missing", "empty"])
 async def test_directory_lost_and_back(scene, kind, until, loss):
     """Renamed away, and an empty one put there or none: no row is forgotten, the state says why; it comes back."""
@@ -150,6 +153,7 @@ async def test_directory_becomes_a_file_and_a_directory_again(scene, kind, until
         assert watch.rows()["new"]
 
 
+@pytest.mark.fault("A17")
 def test_directory_mounted_and_unmounted(scene, kind, until, mounts, in_namespaces):
     """Another file system is mounted over the directory, and taken away again: each time the files there are seen."""
     mount, unmount = mounts
@@ -176,6 +180,7 @@ def test_directory_mounted_and_unmounted(scene, kind, until, mounts, in_namespac
     in_namespaces(lambda: asyncio.run(play()))
 
 
+@pytest.mark.fault("A17")
 def test_volume_that_is_unmounted_for_a_while(scene, kind, until, mounts, in_namespaces):
     """A volume that is taken away leaves an empty directory: nothing is forgotten, and what it brings back is seen."""
     mount, unmount = mounts

@@ -113,6 +113,7 @@ async def test_idle_writer(bench):
     assert await bench.sent() == [WHOLE]
 
 
+@pytest.mark.fault("A4")
 async def test_mapped_writer(bench):
     """A program that writes through a mapping, with the file's descriptor closed: nothing before it is unmapped."""
     with bench.path.open("w+b") as file:

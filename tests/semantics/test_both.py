@@ -184,6 +184,7 @@ async def test_b2_drain_sends_no_echo_either(device, witness, until):
     assert await witness.keys("backup/") == ["backup/in/own"]
 
 
+@pytest.mark.fault("A18")
 async def test_b3_nothing_is_deleted_on_either_side(device, witness, until):
     """B3: removals on one side leave the other side as it was."""
     device.write("out/f")
@@ -338,6 +339,7 @@ async def test_b6_second_signal_skips_the_drain(device, until):
         await until(running.task.done, within_s=5)
 
 
+@pytest.mark.fault("D1")
 async def test_b7_broken_configuration_changes_nothing_and_is_visible(device, witness, until):
     """B7: the last good configuration stays in force; the error is in status and readiness, and goes when mended."""
     device.outbox.mkdir()
@@ -395,6 +397,7 @@ async def test_b6_signal_while_a_target_is_taken_out_ends_it_all(device, until):
         await until(running.task.done, within_s=5)
 
 
+@pytest.mark.fault("D5")
 async def test_b7_changed_configuration_leaves_untouched_targets_alone(device, witness, until):
     """B7: targets come and go while the process runs; one that did not change notices nothing."""
     device.write("out/f")

@@ -37,6 +37,7 @@ async def test_e1_settled_file_is_in_the_bucket_within_one_sweep_without_events(
         assert await witness.get("sent/quiet.txt") == b"found by the sweep"
 
 
+@pytest.mark.fault("A6", "A5")
 async def test_e1_directories_made_faster_than_their_watches_are_scanned(device, witness, until):
     """E1: files in directories that are made or moved in as fast as the machine can are all sent without a sweep."""
     device.outbox.mkdir()
@@ -54,6 +55,7 @@ async def test_e1_directories_made_faster_than_their_watches_are_scanned(device,
         await until(all_there)
 
 
+@pytest.mark.fault("A21")
 async def test_e1_every_name_that_s3_can_carry_is_carried(device, witness):
     """E1: spaces, percent signs, unicode in both forms, empty files: each keeps its exact name and bytes."""
     names = [
@@ -84,6 +86,7 @@ async def test_e1_every_name_that_s3_can_carry_is_carried(device, witness):
     assert await witness.get("sent/empty") == b""
 
 
+@pytest.mark.fault("A20")
 async def test_e1_file_above_the_part_size_arrives_whole(device, witness):
     """E1: a file of several parts, the last one short, is one object with the same bytes."""
     content = os.urandom(12 * 2**20 + 7)
@@ -130,6 +133,7 @@ async def test_e2_touch_that_leaves_the_content_alone_sends_nothing(device, unti
         assert running.count("adopted") == 1
 
 
+@pytest.mark.fault("A3", "H3")
 async def test_e2_same_size_change_with_restored_mtime_is_sent(device, witness, until):
     """E2: size and mtime may lie; the kernel's change time does not."""
     path = device.write("out/f", b"version 1")
@@ -157,6 +161,7 @@ async def test_e3_files_removed_on_the_device_stay_in_the_storage(device, witnes
     assert await witness.keys("sent/") == ["sent/f", "sent/other"]
 
 
+@pytest.mark.fault("A1")
 @pytest.mark.parametrize("resume_after_s", [0, 3600], ids=["recorded parts", "stream"])
 async def test_e4_file_that_changes_while_it_is_sent_is_never_published_torn(device, witness, until, resume_after_s):
     """E4: no version that the bucket ever showed is a mix of two versions of the file, whatever way it is sent."""
@@ -351,6 +356,7 @@ async def test_e5_lost_journal_costs_one_listing_and_no_upload(device, witness):
         assert set(running.requests()) == {"list_objects_v2", "head_object"}
 
 
+@pytest.mark.fault("A17")
 @pytest.mark.parametrize("loss", ["missing", "emptied"])
 async def test_e6_lost_source_directory_stops_its_target_and_nothing_else(device, witness, until, loss):
     """E6: a missing or emptied source is never read as deletions: a clear state, every row kept, back by itself."""
@@ -385,6 +391,7 @@ async def test_e6_lost_source_directory_stops_its_target_and_nothing_else(device
         assert running.view().journal_rows == 5
 
 
+@pytest.mark.fault("A17")
 async def test_e6_replaced_source_directory_is_watched_again(device, witness, until):
     """E6: another directory under the same name is noticed without a sweep's help, watched, and sent from."""
     device.write("out/old")

@@ -316,7 +316,7 @@ async def test_i5_quota_holds_while_many_downloads_are_under_way(device, witness
     assert len(list(device.inbox.iterdir())) == 5
 
 
-@pytest.mark.fault("F15")
+@pytest.mark.fault("A9", "F15")
 async def test_i5_free_space_floor_is_kept(device, witness, until):
     """I5: nothing is fetched that would leave less than the floor free, and nothing was written for it."""
     free = shutil.disk_usage(device.export).free

@@ -26,7 +26,7 @@ def test_file_of_exactly_the_limit_is_read(tmp_path):
     assert len(read_text(tmp_path / "x")) == MAX_FILE_BYTES
 
 
-@pytest.mark.fault("F12")
+@pytest.mark.fault("D1", "F12")
 def test_large_file_is_refused_before_it_is_read(tmp_path, refusal, monkeypatch):
     """50 MB are refused by their size alone: not a byte is read."""
     with (tmp_path / "x").open("wb") as file:
@@ -117,6 +117,7 @@ def test_documents_are_separate(parse_yaml):
     assert parse_yaml("a: 1\n---\n---\n[b]\n", where="f") == [{"a": 1}, None, ["b"]]
 
 
+@pytest.mark.fault("D1")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -141,7 +142,7 @@ def test_what_yaml_must_not_hold_is_refused(text, message, parse_yaml, refusal):
     assert message in str(refusal(parse_yaml, text, where="f"))
 
 
-@pytest.mark.fault("F12")
+@pytest.mark.fault("D1", "F12")
 def test_alias_bomb_is_refused_at_once(parse_yaml, refusal):
     """A few lines that stand for a billion items never get to be built."""
     rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
@@ -150,6 +151,7 @@ def test_alias_bomb_is_refused_at_once(parse_yaml, refusal):
     assert "holds the YAML alias *a0" in str(refusal(parse_yaml, "\n".join(rows), where="f"))
 
 
+@pytest.mark.fault("D1")
 @pytest.mark.parametrize("text", ["[" * 500_000, "- " * 500_000, "{a: " * 200_000])
 def test_deep_nesting_is_refused_at_once(text, parse_yaml, refusal):
     """A megabyte of open brackets neither recurses nor takes long."""
@@ -217,6 +219,7 @@ def test_every_change_moves_the_stamps(change, tmp_path):
     assert stamps([directory]) != before
 
 
+@pytest.mark.fault("D2")
 def test_swap_within_one_tick_of_the_clock_moves_the_stamps(tmp_path):
     """Two files of one size and one time are still two files."""
     for _ in range(1000):

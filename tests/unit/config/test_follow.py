@@ -94,7 +94,7 @@ async def test_broken_start_is_an_error_too(changes_of, next_of):
     assert await next_of(changes) == ("a",)
 
 
-@pytest.mark.fault("B18")
+@pytest.mark.fault("B18", "D2")
 async def test_half_written_words_settle(changes_of, next_of):
     """A state that moves on before it stood still for a moment is never told, as here a broken one."""
     words = Words(("a",), BROKEN, ("whole",))

@@ -37,6 +37,7 @@ def test_nothing_given_is_the_defaults():
     assert loaded.origins == dict.fromkeys(BY_NAME, "default")
 
 
+@pytest.mark.fault("D6")
 def test_flag_beats_environment_beats_file_beats_default(settings_file):
     """Each setting comes from the strongest place that names it, and its origin names that place."""
     path = settings_file("transfers: 2\nretry_max_s: 2\nparked_retry_s: 2\n")
@@ -214,6 +215,7 @@ def test_token_is_masked_wherever_it_is_shown(tmp_path, refusal):
 # What is refused
 
 
+@pytest.mark.fault("D4", "D5")
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
@@ -342,6 +344,7 @@ def test_settings_that_exclude_each_other_are_refused(flags, problem, refusal):
     assert refusal(load, flags, {}).problem.startswith(problem)
 
 
+@pytest.mark.fault("D1")
 @pytest.mark.parametrize(
     ("variable", "nearest"),
     [
@@ -359,6 +362,7 @@ def test_unknown_variable_is_refused_with_the_nearest_name(variable, nearest, re
     assert f"did you mean {nearest}" in error.problem
 
 
+@pytest.mark.fault("D1")
 def test_unknown_key_and_flag_are_refused(refusal, settings_file):
     """Misspelt words are found in every place."""
     path = settings_file("transfer: 3")
@@ -389,6 +393,7 @@ def test_file_that_is_no_mapping_is_refused(text, refusal, settings_file):
     assert (error.where, error.problem) == (f"file {path}", "is not one YAML mapping")
 
 
+@pytest.mark.fault("D1")
 @pytest.mark.parametrize("text", ["a: [", "a: &x 1\nb: *x", "transfers: 1\ntransfers: 2", "a: " + "[" * 500])
 def test_file_that_is_no_yaml_is_refused(text, refusal, settings_file):
     """Malformed, doubled and explosive YAML names the file."""
@@ -397,6 +402,7 @@ def test_file_that_is_no_yaml_is_refused(text, refusal, settings_file):
     assert refusal(load, {"config": path}, {}).where.startswith(f"file {path}")
 
 
+@pytest.mark.fault("D1")
 def test_large_file_costs_no_memory(tmp_path, refusal):
     """50 MB of settings are refused by their size."""
     path = tmp_path / "big.yaml"
@@ -460,6 +466,7 @@ def test_no_setting_looks_like_a_service(flag, refusal):
 # Anything at all
 
 
+@pytest.mark.fault("D1", "D5")
 @given(
     environ=st.dictionaries(st.sampled_from([flag.variable for flag in FLAGS if flag.name != "config"]), st.text()),
     flags=st.dictionaries(st.sampled_from([name for name in BY_NAME if name != "config"]), st.text()),
@@ -472,6 +479,7 @@ def test_any_text_is_settings_or_a_config_error(environ, flags):
         assert error.fix  # noqa: PT017 -- both outcomes are right
 
 
+@pytest.mark.fault("D1")
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

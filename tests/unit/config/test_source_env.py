@@ -73,6 +73,7 @@ def test_unsafe_mapping_names_the_variable(refusal, bucket):
 # Which bucket
 
 
+@pytest.mark.fault("D6")
 @pytest.mark.parametrize(
     ("prefixes", "chosen", "role"),
     [
@@ -95,6 +96,7 @@ def test_claim_comes_before_external_storage(prefixes, chosen, role, bucket):
     assert storage.origin == f"{role} (environment {chosen}BUCKET_NAME)"
 
 
+@pytest.mark.fault("D6")
 @pytest.mark.parametrize("prefix", ["OBC_", "EXTERNAL_"])
 def test_words_of_two_places_are_never_mixed(prefix, refusal, bucket):
     """An incomplete place is an error: another place's key is not sent to its endpoint."""

@@ -159,6 +159,7 @@ def test_absent_device_is_refused(is_there, known, source_of, manifests_dir, ref
 # Which bucket, with a device
 
 
+@pytest.mark.fault("D6")
 def test_claim_named_by_the_status_wins(source_of, manifests_dir, write_claim):
     """status.dataObc names the claim, which comes before external storage."""
     with (manifests_dir / "edgedevice.yaml").open("a") as file:
@@ -300,6 +301,7 @@ def without_device(manifests_dir):
     return manifests_dir
 
 
+@pytest.mark.fault("D6")
 @pytest.mark.parametrize(
     ("mounts", "variables", "chosen"),
     [
@@ -369,6 +371,7 @@ def test_absent_directory_is_refused(source_of, manifests_dir, refusal):
     assert (error.where, error.problem) == (str(manifests_dir), "there is no such directory")
 
 
+@pytest.mark.fault("D1")
 def test_object_twice_is_refused(source_of, manifests_dir, refusal):
     """Two files with one object would silently be one of the two."""
     shutil.copy(manifests_dir / "os-stats.yaml", manifests_dir / "copy.yaml")
@@ -387,6 +390,7 @@ def test_large_manifest_is_refused_by_its_size(source_of, manifests_dir, refusal
     assert refusal(source_of().read).where == str(manifests_dir / "big.yaml")
 
 
+@pytest.mark.fault("D1")
 def test_many_large_manifests_are_refused(source_of, manifests_dir, refusal, monkeypatch):
     """Files that are small enough alone are bounded together, before they are parsed."""
     monkeypatch.setattr(files, "MAX_TOTAL_BYTES", 3000)
@@ -398,6 +402,7 @@ def test_many_large_manifests_are_refused(source_of, manifests_dir, refusal, mon
     assert (error.where, error.problem) == (str(manifests_dir), "the manifests are larger than 3000 bytes together")
 
 
+@pytest.mark.fault("D1")
 def test_broken_manifest_is_named(source_of, manifests_dir, refusal):
     """One unreadable file refuses the whole: half a configuration is none."""
     (manifests_dir / "broken.yaml").write_text("kind: EdgeWorkload\nmetadata: [")
@@ -437,7 +442,7 @@ async def test_edit_that_means_the_same_is_no_news(source_of, manifests_dir, nex
         await next_of(changes, deadline_s=0.3)
 
 
-@pytest.mark.fault("B18")
+@pytest.mark.fault("B18", "D2")
 async def test_swap_of_a_mounted_configmap_is_noticed(manifests_dir, next_of, followed, bucket, tmp_path):
     """Kubelet swaps `..data`: the entries stay the same links, their meaning changes at once."""
     mounted = tmp_path / "mounted"

@@ -23,6 +23,7 @@ def storage_of(claim=None, external=None, scheme="https"):
 # Precedence
 
 
+@pytest.mark.fault("D6")
 def test_claim_comes_first(words, bucket):
     """With both configured the in-cluster claim is used, and external storage is not even looked at."""
 

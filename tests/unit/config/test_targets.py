@@ -96,6 +96,7 @@ def test_no_mapping_is_no_target():
 # Unsafe paths
 
 
+@pytest.mark.fault("D4")
 @pytest.mark.parametrize(
     ("path", "problem", "fix"),
     [
@@ -200,6 +201,7 @@ def test_mappings_that_do_not_meet_are_accepted(egress, ingress):
     assert len(targets_of(workload(egress, ingress))) == len(egress) + len(ingress)
 
 
+@pytest.mark.fault("D3")
 @pytest.mark.parametrize(
     ("egress", "problem"),
     [
@@ -222,6 +224,7 @@ def test_two_files_for_one_key_are_refused(egress, problem, refusal):
     assert error.fix == "Give each a prefix of its own, or remove one"
 
 
+@pytest.mark.fault("D3")
 @pytest.mark.parametrize(
     ("ingress", "problem"),
     [
@@ -241,6 +244,7 @@ def test_two_objects_for_one_file_are_refused(ingress, problem, refusal):
     assert error.problem.startswith(problem)
 
 
+@pytest.mark.fault("D3")
 @pytest.mark.parametrize(
     ("egress", "ingress", "is_loop"),
     [
@@ -336,6 +340,7 @@ def test_two_workloads_of_one_name_are_refused(refusal):
     assert error.problem == "two workloads have one name, among one, one"
 
 
+@pytest.mark.fault("D4")
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a\0", "a\n", ".replicator", "x" * 256])
 @pytest.mark.parametrize("mode", [{}, DEVICE])
 def test_workload_name_is_a_plain_name(name, mode, refusal):
@@ -467,6 +472,7 @@ PATHS = st.one_of(st.text(max_size=20), st.lists(NAMES, max_size=5).map("/".join
 PAIRS = st.lists(st.tuples(PATHS, PATHS), max_size=3)
 
 
+@pytest.mark.fault("D4")
 @given(egress=PAIRS, ingress=PAIRS, name=PATHS | st.just("w"), settings=st.sampled_from([{}, DEVICE]))
 def test_no_mapping_ever_escapes(egress, ingress, name, settings):
     """Whatever a manifest says, a target's directory lies in its root and its prefix is a clean one."""
@@ -488,6 +494,7 @@ def test_no_mapping_ever_escapes(egress, ingress, name, settings):
         assert target.prefix.text == "" or target.prefix.text.endswith("/")
 
 
+@pytest.mark.fault("D3")
 @given(
     egress=st.lists(st.tuples(*[st.sampled_from([".", "a", "a/b", "b", "b/a"])] * 2), max_size=3),
     ingress=st.lists(st.tuples(*[st.sampled_from([".", "a", "a/b", "b", "b/a"])] * 2), max_size=3),

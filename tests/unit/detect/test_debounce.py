@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 
+import pytest
+
 from replicator.detect.debounce import Debounce
 
 
@@ -21,11 +23,13 @@ def test_first_hint_passes_at_once():
     assert drive(Debounce(quiet_s=0.5, ceiling_s=2), [1.0], 5) == [1.0]
 
 
+@pytest.mark.fault("G2")
 def test_last_hint_is_never_lost():
     """Whatever comes inside a window is looked at when the window ends."""
     assert drive(Debounce(quiet_s=0.5, ceiling_s=2), [1.0, 1.1, 1.2], 5) == [1.0, 1.5]
 
 
+@pytest.mark.fault("G2")
 def test_path_that_keeps_changing_is_looked_at_once_a_growing_window():
     """A file rewritten all the time still ships, at most once every `ceiling_s`."""
     hints = [round(n * 0.01, 2) for n in range(100, 1100)]

@@ -103,6 +103,7 @@ async def test_finished_file_is_told_at_once_and_once(scene, until):
     assert scene.ear.told == {"file": 1}
 
 
+@pytest.mark.fault("A5")
 @pytest.mark.parametrize("deed", ["renamed in", "renamed", "removed", "touched", "truncated", "linked"])
 async def test_every_way_to_change_a_file_is_told(scene, home, monkeypatch, deed, until):
     """Renames, removal, attributes, truncation by path and hard links: none needs a writer that closes."""
@@ -218,6 +219,7 @@ for number in range(int(sys.argv[2])):
 """
 
 
+@pytest.mark.fault("A6")
 @pytest.mark.slow
 async def test_directories_made_faster_than_they_are_watched(scene, home, until):
     """2,000 times `mkdir -p a/b/c` and a file: none is missed, nor in a tree of them that is moved in."""
@@ -266,6 +268,7 @@ async def test_directory_that_leaves_takes_its_watches_along(scene, home, monkey
     assert not scene.ear.told
 
 
+@pytest.mark.fault("G1", "D5")
 @pytest.mark.slow
 async def test_ten_thousand_directories_come_and_go_and_leave_nothing(scene, until):
     """Table and memory are as before: no watch and no entry outlives its directory."""
@@ -288,6 +291,7 @@ async def test_ten_thousand_directories_come_and_go_and_leave_nothing(scene, unt
         assert resident_kib() - before_kib < 2048
 
 
+@pytest.mark.fault("A7")
 @pytest.mark.slow
 async def test_overflow_is_counted_and_the_watches_completed(scene, until):
     """More events than the queue holds, and directories among the lost: everything is to be looked at, and watched."""

@@ -54,6 +54,7 @@ def opening(store):
     return lambda: store
 
 
+@pytest.mark.fault("H2")
 @pytest.mark.parametrize(
     ("ahead_s", "verdict", "words"),
     [

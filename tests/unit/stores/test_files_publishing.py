@@ -90,6 +90,7 @@ def test_abandoned_temp_is_removed(export, root):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.fault("H3")
 @pytest.mark.parametrize(
     ("mtime_ns", "kept_ns"),
     [(-1, 0), (-(10**30), 0), (0, 0), (10**30, None), (2**63 - 1, None)],
@@ -233,6 +234,7 @@ def test_temp_that_was_exchanged_is_noticed(export, root):
             export.publish(temp, "file", replacing=None)
 
 
+@pytest.mark.fault("A9")
 def test_full_disk_keeps_the_old_file(small_disk):
     """No room for bytes is DiskFull; the old version is untouched, the temp gone, and it works again with room."""
     export = Export(str(small_disk))
@@ -245,6 +247,7 @@ def test_full_disk_keeps_the_old_file(small_disk):
     publish(export, "file", b"x" * (1 << 18), replacing=first)
 
 
+@pytest.mark.fault("A9")
 def test_full_inode_table_is_a_full_disk(small_disk):
     """No room for another name is DiskFull as well."""
     export = Export(str(small_disk))
@@ -257,6 +260,7 @@ def test_full_inode_table_is_a_full_disk(small_disk):
         export.create_temp()
 
 
+@pytest.mark.fault("A11")
 def test_file_above_the_size_limit_is_a_full_disk(export, root):
     """A process limit on file size is told like a full disk, never swallowed."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -304,6 +308,7 @@ def test_rename_that_fails_leaves_the_old_file(export, root, monkeypatch):
     assert temps(root) == []
 
 
+@pytest.mark.fault("A16")
 def test_read_only_export_is_refused_with_the_fix(small_disk):
     """A read-only export can be read and walked; writing says what to do."""
     (small_disk / "file").write_bytes(b"content")

@@ -65,6 +65,7 @@ def writer_of(path: Path) -> "subprocess.Popen[str]":
     return process
 
 
+@pytest.mark.fault("A21")
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_the_kernel_has_is_looked_at_and_read(export, root, name):
     """Whatever bytes a name consists of, the file is found under it and read whole."""
@@ -117,6 +118,7 @@ def test_name_longer_than_the_file_system_allows_is_unsafe(export):
         export.stat("x" * 256)
 
 
+@pytest.mark.fault("A22")
 def test_absent_file_is_none(export, root):
     """Nothing there is None, also where a parent is missing or is a file; opening it is SourceChanged."""
     (root / "file").write_bytes(b"")
@@ -274,6 +276,7 @@ def test_mapped_directory_may_be_a_file_system_of_its_own(small_disk):
     assert [len(directory.files) for directory in export.walk()] == [1]
 
 
+@pytest.mark.fault("A15")
 def test_unreadable_file_and_directory_are_refused_by_name(open_root, run_as_nobody):
     """Without permission to read, the error names the file and is for a person; nothing else is the matter."""
     (open_root / "file").write_bytes(b"")
@@ -291,6 +294,7 @@ for relpath in ("file", "closed/file"):
     assert run_as_nobody(code, open_root) == "\n".join(["Refused True True"] * 4)
 
 
+@pytest.mark.fault("H3")
 def test_mtime_beyond_64_bits_is_clamped(monkeypatch, export, root):
     """Some file systems keep times beyond the year 2262; ns of those have no place in 64 bits."""
     (root / "far").write_bytes(b"")
@@ -321,6 +325,7 @@ def test_reading_in_parts_and_blocks_gives_the_content(export, root):
         assert list(opened.blocks()) == []
 
 
+@pytest.mark.fault("A1", "A2")
 def test_file_that_grows_or_shrinks_meanwhile_is_not_read_whole(export, root):
     """A length other than the fingerprint's is SourceChanged, never silently short or long content."""
     path = root / "file"
@@ -351,6 +356,7 @@ def _replace_by_link(path: Path) -> None:
     path.symlink_to("moved")
 
 
+@pytest.mark.fault("A1", "A3")
 @pytest.mark.parametrize(
     "change",
     [
@@ -431,6 +437,7 @@ with Export(args[0]).open("file") as opened: print(opened.has_writer())
     assert run_as_nobody(code, open_root) == "None"
 
 
+@pytest.mark.fault("G3")
 def test_lack_of_descriptors_is_tried_again(export, root, run_as_nobody, open_root):
     """Running out of descriptors is this process' trouble, not the file's."""
     (open_root / "file").write_bytes(b"content")

@@ -110,6 +110,7 @@ def test_file_that_is_a_mount_of_its_own_is_named(small_disk):
     assert found == {"file": "other-device"}
 
 
+@pytest.mark.fault("A15")
 def test_unreadable_directory_is_told_from_an_empty_one(open_root, run_as_nobody):
     """A directory that cannot be listed, or searched, is named; its siblings are walked; it does not pass for empty."""
     if os.geteuid() != 0:
@@ -132,6 +133,7 @@ for directory in Export(args[0]).walk():
     ]
 
 
+@pytest.mark.fault("G1", "G3")
 def test_thousand_levels_need_few_descriptors(root, monkeypatch):
     """A tree a thousand levels deep is walked to its end with 64 descriptors, and without beginning anew each time."""
     fd = os.open(root, os.O_RDONLY)
@@ -172,7 +174,7 @@ def test_relpath_beyond_the_bound_is_named_and_not_entered(root, monkeypatch):
     assert skipped(export) == {"short/too-long": "name"}
 
 
-@pytest.mark.fault("F4")
+@pytest.mark.fault("A22", "F4")
 def test_directory_that_vanishes_or_becomes_a_link_during_the_walk(root, export, tmp_path):
     """What changes behind the walk is passed over or named; the walk goes on and never leaves the export."""
     outside = tmp_path / "outside"

@@ -117,6 +117,7 @@ def test_what_sqlite_cannot_take_is_told_to_the_whole_batch(committer, in_thread
     assert values(committer) == [1, 4]
 
 
+@pytest.mark.fault("A10")
 def test_full_journal_heals(committer, in_threads):
     """At the limit of pages every writer gets JournalFull, none of them is recorded; above it all is as before."""
     committer._connection.execute("PRAGMA max_page_count = 3")
@@ -130,6 +131,7 @@ def test_full_journal_heals(committer, in_threads):
     assert len(values(committer)) == 16
 
 
+@pytest.mark.fault("A10")
 def test_full_disk_records_nothing_and_heals(small_disk, make_row, in_threads):
     """Without room every waiter gets JournalFull and no row appears; with room again writes work without a restart."""
     journal = Journal.open(str(small_disk / "state"))

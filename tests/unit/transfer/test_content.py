@@ -13,7 +13,7 @@ def remote(etag, size=20 * MIB, **metadata):
     return RemoteObject("k", size, etag, 0, metadata)
 
 
-@pytest.mark.fault("B23")
+@pytest.mark.fault("A20", "B23")
 @pytest.mark.parametrize("size", [0, 1, 8 * MIB, 8 * MIB * MAX_PARTS, 8 * MIB * MAX_PARTS + 1, 5 * 2**40])
 def test_every_size_fits_into_the_parts_that_s3_allows(size):
     """Up to the 5 TiB that an object may have, no upload needs more than 10,000 parts, and none has smaller ones."""

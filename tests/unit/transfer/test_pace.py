@@ -552,6 +552,7 @@ def test_usage_that_cannot_be_written_is_kept(budget, usage, wall):
     assert is_spent(budget)
 
 
+@pytest.mark.fault("H1")
 def test_clock_that_is_set_back_still_writes(budget, usage, wall):
     """A device that began without the time and jumps to it goes on accounting."""
     wall.now_s -= 40 * DAY_S
@@ -560,6 +561,7 @@ def test_clock_that_is_set_back_still_writes(budget, usage, wall):
     assert usage.sent.total() == 5
 
 
+@pytest.mark.fault("H1")
 def test_usage_from_the_future_does_not_block(usage, wall):
     """A clock that was wrong once must not stop a device until that day comes."""
     usage.add_usage(int(wall.now_s // HOUR_S) + 1000 * 24, sent=10**12, received=0)

@@ -104,6 +104,7 @@ def test_jobs_that_end_meanwhile_share_the_next_transaction(queue, settling, jou
     assert journal.transactions == [["first"], ["a", "b", "c", "d", "e"]]
 
 
+@pytest.mark.fault("A10")
 def test_full_journal_puts_every_job_of_the_batch_off(queue, settling, journal, ended, lane):
     """What is not recorded is not over: it is moved again once there is room."""
     journal.error = JournalFull("no room")
@@ -113,6 +114,7 @@ def test_full_journal_puts_every_job_of_the_batch_off(queue, settling, journal, 
     eventually(lambda: [job.relpath for job in queue.jobs(lane) if job.is_failing] == ["a"])
 
 
+@pytest.mark.fault("A10")
 def test_probe_of_a_full_journal_has_succeeded_only_once_its_row_is_recorded(queue, settling, journal, ended):
     """The store's answer alone opens nothing: what cannot be recorded would be moved again and again."""
     job = ended("a")
