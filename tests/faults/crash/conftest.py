@@ -178,7 +178,7 @@ class Stage:
         return {str(path.relative_to(base)): path.read_bytes() for path in base.rglob("*") if path.is_file()}
 
     def inodes(self) -> dict[str, int]:
-        return {str(path.relative_to(self.inbox)): path.stat().st_ino for path in self.inbox.rglob("*")}
+        return {str(path.relative_to(self.inbox)): path.lstat().st_ino for path in self.inbox.rglob("*")}
 
     def temps(self) -> list[str]:
         return [str(path) for path in (self.export / OWN_DIR / "tmp").glob("*")]
