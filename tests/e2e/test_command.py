@@ -87,6 +87,7 @@ async def test_verify_deep_compares_contents_and_not_what_the_journal_says(repli
     assert deep.code == 3
 
 
+@pytest.mark.fault("C5")
 async def test_request_that_nobody_answers_does_not_keep_the_service_from_ending(replicator, until):
     """Two signals end it within seconds and with exit code 0, though a thread is stuck in a request for minutes."""
     out = replicator.home / "export/out"
@@ -171,6 +172,7 @@ async def test_settings_shows_values_and_origins(replicator):
     assert found["drain_timeout_s"]["origin"] == "default"
 
 
+@pytest.mark.fault("C5")
 async def test_running_service_answers_and_ends_on_sigterm(replicator, witness, until):
     """Metrics, health, readiness, status and the status command; SIGTERM drains and ends with 0."""
     (replicator.home / "export/out").mkdir()
@@ -284,6 +286,7 @@ async def test_refused_credentials_are_a_visible_state_that_names_the_fix(replic
     assert "canary-secret-value" not in "".join(service.log)
 
 
+@pytest.mark.fault("C7")
 async def test_second_process_on_one_state_directory_is_refused(replicator, until):
     """The lock's owner is named."""
     async with replicator.running() as service:

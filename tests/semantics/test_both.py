@@ -308,6 +308,7 @@ async def test_b5_age_of_unreplicated_data_is_visible_and_older_than_the_process
         assert running.view().state in ("behind", "blocked", "failing")
 
 
+@pytest.mark.fault("C5")
 async def test_b6_stop_sends_what_is_settled_first(device, witness, until):
     """B6: a file closed just before SIGTERM is in the bucket when the process has ended."""
     device.outbox.mkdir()
@@ -318,6 +319,7 @@ async def test_b6_stop_sends_what_is_settled_first(device, witness, until):
     assert await witness.get("sent/last") == b"words"
 
 
+@pytest.mark.fault("C5")
 async def test_b6_drain_ends_by_itself_when_the_endpoint_is_away(device, until):
     """B6: what cannot be sent is left for the next start; the process ends within its drain time."""
     device.storage = dataclasses.replace(device.storage, endpoint="http://127.0.0.1:9")
@@ -328,6 +330,7 @@ async def test_b6_drain_ends_by_itself_when_the_endpoint_is_away(device, until):
     assert running.task.done()
 
 
+@pytest.mark.fault("C5")
 async def test_b6_second_signal_skips_the_drain(device, until):
     """B6: who insists is obeyed."""
     device.storage = dataclasses.replace(device.storage, endpoint="http://127.0.0.1:9")

@@ -341,6 +341,7 @@ async def test_e5_stream_that_a_crash_cut_off_leaves_no_parts_behind(device, wit
     assert await witness.keys("sent/") == ["sent/f"]
 
 
+@pytest.mark.fault("C6")
 async def test_e5_lost_journal_costs_one_listing_and_no_upload(device, witness):
     """E5: with the journal gone, equal contents are adopted from one listing; nothing is sent again."""
     for number in range(20):

@@ -178,6 +178,7 @@ async def test_i2_bytes_that_do_not_fit_the_etag_are_fetched_again(device, witne
     assert (device.inbox / "f").read_bytes() == b"right"
 
 
+@pytest.mark.fault("C3")
 async def test_i2_crash_between_rename_and_row_costs_no_download(device, witness):
     """I2: what a kill left between the publishing rename and the row is recognised by its intent, not fetched again."""
     await witness.put("incoming/f", b"arrived")

@@ -1,8 +1,10 @@
 """A journal that lies, or is lost, costs comparing: whatever is in it, nothing is deleted and both sides end equal."""
 
+import contextlib
 import os
 import random
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,21 @@ def test_crash_and_damage_together_end_in_step(stage, name, damage):
 
     assert ended.code == 0, ended.log
     check(stage)
+
+
+@pytest.mark.fault("C11")
+def test_journal_of_a_later_release_is_left_for_it(replicated):
+    """After a downgrade the newer journal is set aside whole and named; contents are compared, and nothing moves."""
+    path = replicated.home / "state/journal.db"
+    with contextlib.closing(sqlite3.connect(path)) as journal:
+        journal.execute("PRAGMA user_version = 99")
+    newer, versions, inodes = path.read_bytes(), replicated.versions(), replicated.inodes()
+
+    ended = replicated.run()
+
+    (aside,) = (replicated.home / "state").glob("journal.db.set-aside-*Z")
+    assert ended.code == 0, ended.log
+    assert str(aside) in ended.log
+    assert aside.read_bytes() == newer
+    assert (replicated.versions(), replicated.inodes()) == (versions, inodes)
+    check(replicated)

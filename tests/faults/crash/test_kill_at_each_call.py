@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.crash.tracer import Call, Plan
 
-pytestmark = [pytest.mark.slow, pytest.mark.fault("C2")]
+pytestmark = [pytest.mark.slow, pytest.mark.fault("C2", "C3")]
 
 OLD, NEW, EDIT = b"old words", b"new words, and more of them", b"words of the workload"
 SCHEMA_1 = Path(__file__).parents[2] / "unit/stores/schema_v1.sql"
@@ -27,6 +27,8 @@ class Scenario:
     """What is there before the run, and what has to be there at any moment, and after the next run."""
 
     environment: ClassVar[dict[str, str]] = {}
+    moments = 8
+    """How often it is killed in the short run."""
     incoming = "in"
     """Where fetched files land."""
     sent: ClassVar[dict[str, tuple[bytes, ...]]] = {}
@@ -76,6 +78,7 @@ class RecordedParts(Scenario):
 class Stream(RecordedParts):
     """A large file is sent in one call, of which the journal only knows that it began."""
 
+    moments = 4
     environment: ClassVar = {"REPLICATOR_PART_SIZE_BYTES": str(5 << 20)}
 
 
@@ -186,8 +189,8 @@ class Upgraded(Scenario):
         assert not list((stage.home / "state").glob("*set-aside*"))
 
 
-SCENARIOS = [SmallFiles, RecordedParts, Stream, NewFiles, Overwritten, GenerationPublished, Freed, Upgraded]
-SAMPLE = 8
+UPGRADED = pytest.param(Upgraded, marks=pytest.mark.fault("C11"))
+SCENARIOS = [SmallFiles, RecordedParts, Stream, NewFiles, Overwritten, GenerationPublished, Freed, UPGRADED]
 
 
 @pytest.mark.timeout(1800)
@@ -201,7 +204,7 @@ def test_killed_before_any_change_it_ends_as_if_it_never_was(make_stage, kind, i
     assert counted.code == 0, counted.log
     scenario.check_in_the_end(whole)
     changes = counted.changes
-    moments = list(range(1, len(changes) + 1)) if is_long else sample(counted.calls)
+    moments = list(range(1, len(changes) + 1)) if is_long else sample(counted.calls, scenario.moments)
     record_property("changes", len(changes))
     record_property("cases", len(moments))
 
@@ -219,7 +222,7 @@ def test_killed_before_any_change_it_ends_as_if_it_never_was(make_stage, kind, i
     assert not failed, "\n".join(failed)
 
 
-def sample(calls: list[Call]) -> list[int]:
+def sample(calls: list[Call], count: int) -> list[int]:
     """Numbers of changes: where the journal is told of what happened outside it, and a spread of all."""
     telling, number, before = [], 0, ""
     for call in calls:
@@ -227,8 +230,8 @@ def sample(calls: list[Call]) -> list[int]:
         if call.is_change and call.path.startswith("state/") and not before.startswith("state/"):
             telling.append(number)
         before = call.path
-    some = spread(telling[1:], SAMPLE // 2)  # the first one makes the journal
-    return sorted({*some, *spread(range(1, number + 1), SAMPLE - len(some))})
+    some = spread(telling[1:], count // 2)  # the first one makes the journal
+    return sorted({*some, *spread(range(1, number + 1), count - len(some))})
 
 
 def spread(numbers: Sequence[int], count: int) -> list[int]:

@@ -139,6 +139,7 @@ async def test_health_needs_no_snapshot():
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.fault("C8")
 async def test_stuck_event_loop_is_told_by_health(server, monkeypatch):
     """A loop that does not answer is what a liveness probe is for: 503 and the reason, though nothing else works."""
     monkeypatch.setattr("replicator.observe.http._LOOP_TIMEOUT_S", 0.1)

@@ -106,6 +106,7 @@ def test_impossible_times_are_clamped(export, root, mtime_ns, kept_ns):
     assert found == kept_ns or (kept_ns is None and found > MTIME_NS)
 
 
+@pytest.mark.fault("C4")
 def test_syncs_and_renames_come_in_the_order_that_survives_a_power_cut(export, root, monkeypatch):
     """New directories are synced into their parents; the file is synced before the rename, its directory after."""
     calls: list[str] = []
@@ -273,6 +274,7 @@ def test_file_above_the_size_limit_is_a_full_disk(export, root):
     assert not (root / "file").exists()
 
 
+@pytest.mark.fault("A13")
 @pytest.mark.parametrize(
     ("code", "error"),
     [(errno.EIO, Refused), (errno.EDQUOT, DiskFull), (errno.EROFS, Refused), (errno.ENOSPC, DiskFull)],

@@ -132,6 +132,7 @@ def test_rows_survive_a_restart(tmp_path, make_row):
     assert opened(tmp_path / "state") == ("", 300)
 
 
+@pytest.mark.fault("C7")
 def test_second_owner_is_refused_by_name(tmp_path):
     """While one process has the state directory another is told which, and what to do; the first goes on."""
     journal = Journal.open(str(tmp_path))
@@ -143,6 +144,7 @@ def test_second_owner_is_refused_by_name(tmp_path):
     assert opened(tmp_path)[0] == ""
 
 
+@pytest.mark.fault("C7")
 def test_lock_of_a_dead_process_does_not_matter(tmp_path):
     """A lock file that a killed process left behind, with its number in it, stops nobody."""
     (tmp_path / "lock").write_text("1\n")
@@ -160,6 +162,7 @@ def test_state_directory_that_cannot_be_made_is_a_configuration_error(tmp_path, 
     assert caught.value.where == f"state_dir {tmp_path / place}"
 
 
+@pytest.mark.fault("C6")
 def test_state_directory_without_permission_is_a_configuration_error(open_root, run_as_nobody):
     """A directory that this user may not write names the user and the fix."""
     if os.geteuid() != 0:
@@ -175,6 +178,7 @@ for place in (args[0], args[0] + "/new"):
     assert run_as_nobody(code, open_root / "state") == "True True True\nTrue True True"
 
 
+@pytest.mark.fault("C6")
 def test_full_disk_at_the_start_is_a_configuration_error(small_disk):
     """No room for a fresh journal names the directory; an empty file it leaves behind is no obstacle later."""
     (small_disk / "filler").write_bytes(b"x" * ((1 << 20) - 8192))
@@ -230,6 +234,7 @@ def _flip_pages(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.fault("C6", "C11")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -275,6 +280,7 @@ def test_untrusted_journal_is_set_aside_and_a_fresh_one_begins(tmp_path, make_ro
     assert opened(tmp_path) == ("", 0)
 
 
+@pytest.mark.fault("C6")
 def test_emptied_journal_is_a_fresh_one(tmp_path, make_row):
     """A database file of no bytes has nothing worth keeping."""
     filled(tmp_path, make_row)
@@ -283,6 +289,7 @@ def test_emptied_journal_is_a_fresh_one(tmp_path, make_row):
     assert opened(tmp_path) == ("", 0)
 
 
+@pytest.mark.fault("C6")
 @pytest.mark.parametrize("seed", range(12))
 def test_random_damage_never_breaks_the_start(tmp_path, make_row, seed):
     """Whatever bytes are overwritten, the journal opens: whole as far as it can tell, or fresh."""
@@ -297,6 +304,7 @@ def test_random_damage_never_breaks_the_start(tmp_path, make_row, seed):
     assert count == 0 if set_aside else 0 < count <= 300
 
 
+@pytest.mark.fault("C1")
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 400])
 def test_what_was_confirmed_survives_kill_minus_nine(tmp_path, after):
@@ -319,6 +327,7 @@ def test_what_was_confirmed_survives_kill_minus_nine(tmp_path, after):
     journal.close()
 
 
+@pytest.mark.fault("C11")
 def test_journal_of_the_first_version_is_upgraded_in_place(tmp_path):
     """Its rows, intents and totals stay, what is new works, and it is then like one that was made today."""
     path = first_version(tmp_path / "old")
@@ -347,6 +356,7 @@ def test_journal_of_the_first_version_is_upgraded_in_place(tmp_path):
     assert opened(tmp_path / "old") == ("", 2)
 
 
+@pytest.mark.fault("C11")
 @pytest.mark.parametrize(
     "statement", ["CREATE TABLE uploads", "CREATE TABLE usage", "PRAGMA user_version = 2", "COMMIT"]
 )
@@ -361,6 +371,7 @@ def test_crash_in_the_upgrade_leaves_the_first_version(tmp_path, statement):
     assert version_of(path) == SCHEMA_VERSION
 
 
+@pytest.mark.fault("C11")
 def test_no_room_for_the_upgrade_sets_nothing_aside(small_disk):
     """A journal that cannot be upgraded for want of room is whole, and upgraded once there is some."""
     path = first_version(small_disk / "state")
@@ -374,6 +385,7 @@ def test_no_room_for_the_upgrade_sets_nothing_aside(small_disk):
     assert version_of(path) == SCHEMA_VERSION
 
 
+@pytest.mark.fault("C6")
 def test_missing_log_costs_only_the_last_rows(tmp_path):
     """A write-ahead log that got lost is no damage: the journal opens with what the database itself has."""
     journal = Journal.open(str(tmp_path / "state"))
@@ -385,6 +397,7 @@ def test_missing_log_costs_only_the_last_rows(tmp_path):
     assert opened(tmp_path / "state") == ("", 0)
 
 
+@pytest.mark.fault("C6")
 def test_busy_database_is_not_set_aside(tmp_path, make_row, monkeypatch):
     """A database that another program holds is told as such: it is no damage, and nothing is renamed."""
     filled(tmp_path, make_row)
