@@ -25,7 +25,7 @@ from replicator.stores.files.openfile import OpenFile, ignore_lease_signals
 from replicator.stores.files.publish import Publication, set_aside
 from replicator.stores.files.remove import remove
 from replicator.stores.files.root import ExportRoot
-from replicator.stores.files.temp import TEMP_DIR, TempFile
+from replicator.stores.files.temp import TempFile
 from replicator.stores.files.walk import Directory, Skipped, walk
 
 __all__ = ["Directory", "Export", "OpenFile", "Publication", "Skipped", "TempFile", "ignore_lease_signals"]
@@ -151,18 +151,10 @@ class Export(ExportRoot):
     def remove(self, relpath: str, *, expected: Fingerprint, forget: Callable[[], None]) -> None:
         """Remove the file, which must still be the version `expected`, closed by every writer; else SourceChanged.
 
-        It is taken out of everybody's sight first and looked at then, so that no newer version can slip in; and before
-        its bytes go, `forget` drops the record of it. What that raises keeps the file.
+        It is hidden first, so that no newer version can slip in; then `forget` drops its record, and its bytes go.
         """
         with translating(relpath, "removed"), self._parent(relpath) as (directory, name, _):
-            remove(
-                *(self.root, TEMP_DIR),
-                directory=directory,
-                name=name,
-                relpath=relpath,
-                expected=expected,
-                forget=forget,
-            )
+            remove(self.root, directory=directory, name=name, relpath=relpath, expected=expected, forget=forget)
 
     @contextmanager
     def _parent(self, relpath: str, *, make_mode: int | None = None) -> Iterator[tuple[int, str, int]]:

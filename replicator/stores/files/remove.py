@@ -17,6 +17,7 @@ from replicator.errors import SourceChanged
 from replicator.model import Fingerprint
 from replicator.stores.files.beneath import fingerprint_of, look, names_in, open_directory
 from replicator.stores.files.openfile import has_writer
+from replicator.stores.files.temp import TEMP_DIR
 
 OWN_MODE = 0o700
 
@@ -25,7 +26,6 @@ _NAME = re.compile(r"(\d+)-(-?\d+)-(\d+)\.removed", re.ASCII)
 
 def remove(
     root: str,
-    own: tuple[str, ...],
     *,
     directory: int,
     name: str,
@@ -35,8 +35,8 @@ def remove(
 ) -> None:
     """Remove `name` in `directory` when it is the version `expected`; else SourceChanged, and it stays.
 
-    `own` is our directory beneath `root`, on the same file system. `forget` drops the record of the file; what it
-    raises keeps the file. Raises OSError untranslated.
+    `root` is the export's, on the same file system. `forget` drops the record of the file; what it raises keeps the
+    file. Raises OSError untranslated.
     """
     found = look(directory, name)
     if found is None:
@@ -45,7 +45,7 @@ def remove(
     if fingerprint_of(found) != expected:
         raise SourceChanged(f"{relpath!r} changed after it was sent, so it is not removed")
     hidden = f"{expected.size}-{expected.mtime_ns}-{expected.ino}.removed"
-    room = open_directory(root, own, make_mode=OWN_MODE)
+    room = open_directory(root, TEMP_DIR, make_mode=OWN_MODE)
     try:
         os.rename(name, hidden, src_dir_fd=directory, dst_dir_fd=room)
         try:
@@ -64,13 +64,13 @@ def remove(
     raise SourceChanged(f"{relpath!r} changed or is being written, so it is not removed")
 
 
-def finish(root: str, own: tuple[str, ...], forget: Callable[[Fingerprint], None]) -> int:
+def finish(root: str, forget: Callable[[Fingerprint], None]) -> int:
     """Remove what a crash left between the renaming and the unlink, if it is what its name says. Returns how many.
 
     `forget` drops the record of a version, whose ctime nobody knows.
     """
     try:
-        room = open_directory(root, own)
+        room = open_directory(root, TEMP_DIR)
     except FileNotFoundError:
         return 0
     try:

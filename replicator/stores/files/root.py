@@ -41,7 +41,7 @@ class ExportRoot:
         `forget` drops the record of such a version, of whichever target: its ctime_ns is 0.
         """
         with translating("/".join((self.root, *TEMP_DIR)), "cleared"):
-            return finish(self.root, TEMP_DIR, forget)
+            return finish(self.root, forget)
 
     def free_bytes(self) -> int | None:
         """Bytes that this user may still write in the export; None when the export is missing."""
