@@ -47,9 +47,26 @@ class Ended:
 class Zygote:
     """Forks `replicator` processes that have everything imported."""
 
-    def __init__(self, process: subprocess.Popen) -> None:
-        self._process = process
+    def __init__(self) -> None:
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen:
+        top = str(Path(__file__).parents[3])
+        process = subprocess.Popen(
+            [sys.executable, "-c", _CODE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=top,
+            env={**os.environ, "PYTHONPATH": top},
+        )
         assert process.stdout.readline() == "ready\n"
+        return process
+
+    def stop(self) -> None:
+        """Its child, if there is one, ends with it."""
+        with self._process as process:
+            process.kill()
 
     @property
     def memory_bytes(self) -> int:
@@ -65,9 +82,14 @@ class Zygote:
             "limits": limits,
         }
         request |= {"log": str(log), "plan": asdict(plan) if plan else None}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            answer = json.loads(self._process.stdout.readline())
+        except BaseException:  # a run that hangs fails its test, and no other
+            self.stop()
+            self._process = self._start()
+            raise
         text = log.read_text(encoding="utf-8", errors="replace")
         if plan and answer["code"] == CANNOT:
             pytest.skip(f"this machine does not let a child be traced: {text.strip().splitlines()[-1]}")
@@ -78,17 +100,9 @@ class Zygote:
 def zygote() -> Iterator[Zygote]:
     if tracer.CANNOT:
         pytest.skip(tracer.CANNOT)
-    top = str(Path(__file__).parents[3])
-    with subprocess.Popen(
-        [sys.executable, "-c", _CODE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=top,
-        env={**os.environ, "PYTHONPATH": top},
-    ) as process:
-        yield Zygote(process)
-        process.stdin.close()
+    one = Zygote()
+    yield one
+    one.stop()
 
 
 @dataclass

@@ -35,7 +35,7 @@ _TRACEME, _CONT, _GETREGS, _SETREGS, _SETOPTIONS = 0, 7, 12, 13, 0x4200
 _OPTIONS = 0x2 | 0x4 | 0x8 | 0x80 | 0x100000  # fork, vfork, clone, seccomp; what is traced ends with its tracer
 _EVENT_SECCOMP = 7
 _WALL = 0x40000000
-_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _MODE_FILTER = 22, 38, 2
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _MODE_FILTER = 1, 22, 38, 2
 _AUDIT_ARCH_X86_64 = 0xC000003E
 _RET_TRACE, _RET_ALLOW = 0x7FF00000, 0x7FFF0000
 
@@ -82,6 +82,11 @@ class Plan:
     """... once so many of them went well ..."""
     times: int = 1
     """... so many times."""
+
+
+def end_with_parent() -> None:
+    """Called in the child: whatever ends the parent ends it, too."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def let_be_traced() -> None:

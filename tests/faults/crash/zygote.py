@@ -16,7 +16,7 @@ import rich.console  # noqa: F401 - this, and all that is not used below, is loa
 from replicator import cli, once, supervisor  # noqa: F401
 from replicator.observe import render  # noqa: F401
 from replicator.stores.s3 import base, fast  # noqa: F401
-from tests.faults.crash.tracer import Call, Plan, let_be_traced, trace
+from tests.faults.crash.tracer import Call, Plan, end_with_parent, let_be_traced, trace
 
 CANNOT = 77
 """How a child says that the machine does not let it be traced."""
@@ -41,6 +41,7 @@ def main() -> None:
 def _become(request: dict) -> None:
     """Be `replicator` with the words of the request, and end."""
     code = 70
+    end_with_parent()
     try:
         os.environ.clear()
         os.environ |= request["environment"]
