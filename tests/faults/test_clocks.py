@@ -3,12 +3,13 @@
 The whole engine with a real S3 server; the wall clock is the test's own, as every module of ours sees it.
 """
 
+import hashlib
 import time
 
 import pytest
 
 from replicator.observe.status import verdict
-from tests.device import eventually
+from tests.device import Device, eventually
 
 pytestmark = pytest.mark.slow
 DAY_S = 86400.0
@@ -73,3 +74,67 @@ async def test_sweeps_that_cease_after_the_clock_was_set_back_are_noticed(device
         assert running.supervisor.snapshot().is_ready
         patrol.swept_s -= 500
         assert "the last sweep ended 8 min ago" in str(running.supervisor.snapshot().not_ready)
+
+
+class Store:
+    """One object, whose LastModified is whatever the store's clock says."""
+
+    def __init__(self, reply) -> None:
+        self.body, self.modified, self.gets, self.is_skewed = b"first", "2099-01-01T00:00:00.000Z", 0, False
+        self._reply = reply
+
+    def __call__(self, request):
+        headers = {"Date": "Thu, 01 Jan 2099 00:00:00 GMT", "Content-Type": "application/xml"}
+        if self.is_skewed:
+            return self._reply(403, headers, b"<Error><Code>RequestTimeTooSkewed</Code></Error>")
+        etag = hashlib.md5(self.body, usedforsecurity=False).hexdigest()
+        if request.method == "PUT":
+            etag = hashlib.md5(request.body, usedforsecurity=False).hexdigest()
+            return self._reply(200, headers | {"ETag": f'"{etag}"'})
+        if "list-type=2" in request.target:
+            entry = (
+                f"<Contents><Key>incoming/f</Key><LastModified>{self.modified}</LastModified>"
+                f'<ETag>"{etag}"</ETag><Size>{len(self.body)}</Size></Contents>'
+            )
+            is_ingress = "incoming" in request.target
+            return self._reply(
+                200,
+                headers,
+                (
+                    '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+                    f"<Name>b</Name><Prefix>{'incoming/' if is_ingress else 'sent/'}</Prefix><MaxKeys>1000</MaxKeys>"
+                    f"<KeyCount>{int(is_ingress)}</KeyCount><IsTruncated>false</IsTruncated>"
+                    f"{entry if is_ingress else ''}</ListBucketResult>"
+                ).encode(),
+            )
+        self.gets += request.method == "GET"
+        modified = {"ETag": f'"{etag}"', "Last-Modified": "Thu, 01 Jan 2099 00:00:00 GMT"}
+        return self._reply(200, headers | modified, self.body)
+
+
+@pytest.mark.fault("H2")
+async def test_store_whose_clock_is_ahead(tmp_path, stub_s3, reply):
+    """The ETag decides: another time is no new version, an older time no old one; a refusal for the clock names it."""
+    store = stub_s3.default = Store(reply)
+    device = Device(tmp_path, stub_s3.storage())
+    device.write("out/f")
+    async with device.running(device.egress(), device.ingress()) as running:
+        await running.in_step()
+        await running.in_step()
+        assert store.gets == 1
+
+        store.modified = "2001-01-01T00:00:00.000Z"
+        await running.in_step()
+        assert store.gets == 1
+        store.body = b"other"
+        await eventually(lambda: (device.inbox / "f").read_bytes() == b"other")
+        await running.in_step()
+        assert store.gets == 2
+
+        store.is_skewed = True
+        await eventually(lambda: running.view("ingress").state == "blocked")
+        assert "clock is off" in running.view("ingress").reason
+        assert "clock" in running.view("ingress").fix
+        store.is_skewed = False
+        await running.in_step()
+        assert [request.method for request in stub_s3.requests].count("PUT") == 1
