@@ -152,8 +152,10 @@ def test_examination_that_ends_early_leaves_nothing(stub_s3, reply, new_settings
     assert store.objects
 
     if ends == "interrupted":
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
             findings.throw(KeyboardInterrupt)
+        assert is_clean(store)  # while the error still holds everything that it went through
+        assert caught.traceback
     else:
         findings.close()
 
