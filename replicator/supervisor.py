@@ -38,6 +38,37 @@ _POLL_S = 0.02
 """Between looks at whether all is sent."""
 
 
+class Tasks:
+    """The long-running tasks by their names. One that returns is a fault, and ends the process."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tasks
+
+    def complaints(self) -> list[str]:
+        return [f"task {name} has ended" for name, task in self._tasks.items() if task.done()]
+
+    def start(self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async def guarded() -> None:
+            await work()  # made here: a task may be cancelled before it begins
+            raise ReplicatorError(f"task {name} ended by itself, which it never should; restart replicator")
+
+        self._tasks[name] = group.create_task(guarded(), name=name)
+
+    async def end(self, name: str) -> None:
+        """Cancel a task and wait for its end; nothing when it has ended so already."""
+        if task := self._tasks.pop(name, None):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def cancel(self) -> None:
+        """Cancel all that are left."""
+        for task in self._tasks.values():
+            task.cancel()
+
+
 class Supervisor:
     """One process that replicates until it is told to stop."""
 
@@ -47,7 +78,7 @@ class Supervisor:
         self._source = source
         self._reread = reread
         self._config = ConfigView(source=engine.settings.source, generation=0, valid=False)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = Tasks()
         self._is_reread_wanted = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -61,15 +92,14 @@ class Supervisor:
         async with self._serving(), asyncio.TaskGroup() as group:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self.stop, number)
-            self._start(group, "workers", self._engine.workers.run)
+            self._tasks.start(group, "workers", self._engine.workers.run)
             await self._apply(first, group)
-            self._start(group, "configuration", functools.partial(self._follow, changes, group))
-            self._start(group, "settings", self._follow_settings)
+            self._tasks.start(group, "configuration", functools.partial(self._follow, changes, group))
+            self._tasks.start(group, "settings", self._follow_settings)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._is_reread_wanted.set)
             await self._stop.wait()
             await self._drain(group)
-            for task in self._tasks.values():
-                task.cancel()
+            self._tasks.cancel()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Begin the drain; a second call ends it."""
@@ -90,7 +120,7 @@ class Supervisor:
             listen,
             snapshot=self.snapshot,
             metrics=self._engine.metrics,
-            complaints=self._complaints,
+            complaints=self._tasks.complaints,
             inbox=_inbox(self._engine),
             explain=functools.partial(explain, self._engine),
         )
@@ -99,21 +129,6 @@ class Supervisor:
             yield
         finally:
             await server.close()
-
-    def _complaints(self) -> list[str]:
-        return [f"task {name} has ended" for name, task in self._tasks.items() if task.done()]
-
-    def _start(self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        async def guarded() -> None:
-            await work()  # made here: a task may be cancelled before it begins
-            raise ReplicatorError(f"task {name} ended by itself, which it never should; restart replicator")
-
-        self._tasks[name] = group.create_task(guarded(), name=name)
-
-    async def _end(self, name: str) -> None:
-        if task := self._tasks.pop(name, None):
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _follow(self, changes: AsyncIterator[tuple[Target, ...] | ConfigError], group: asyncio.TaskGroup) -> None:
         async for change in changes:
@@ -148,13 +163,13 @@ class Supervisor:
         await self._part_with([patrol for id_, patrol in self._engine.patrols.items() if id_ not in wanted])
         for patrol in list(self._engine.patrols.values()):
             if wanted.get(patrol.lane.target.id) != patrol.lane.target:
-                await self._end(f"patrol {patrol.lane.target.id}")
+                await self._tasks.end(f"patrol {patrol.lane.target.id}")
                 self._engine.detach(patrol)
                 group.create_task(self._engine.release(patrol.lane), name=f"release {patrol.lane.target.id}")
         # All are open before the first one looks: egress knows the files of ingress by the lanes beside it.
         opened = [await self._engine.open(target) for target in targets if target.id not in self._engine.patrols]
         for patrol in opened:
-            self._start(group, f"patrol {patrol.lane.target.id}", patrol.run)
+            self._tasks.start(group, f"patrol {patrol.lane.target.id}", patrol.run)
         new = self._config.generation + 1
         self._config = dataclasses.replace(self._config, generation=new, valid=True, error="", applied_ts=time.time())
         log.info("configuration applied", generation=self._config.generation, targets=len(targets))
@@ -168,9 +183,9 @@ class Supervisor:
 
     async def _drain(self, group: asyncio.TaskGroup) -> None:
         """Stop intake, look once more at every egress target, send what is settled; report what is left."""
-        await self._end("configuration")
+        await self._tasks.end("configuration")
         for patrol in list(self._engine.patrols.values()):
-            await self._end(f"patrol {patrol.lane.target.id}")
+            await self._tasks.end(f"patrol {patrol.lane.target.id}")
             if not patrol.lane.is_egress:
                 # Its jobs go, but not the lane: egress still has to know which files are from ingress.
                 self._engine.queue.remove_lane(patrol.lane)
@@ -188,7 +203,7 @@ class Supervisor:
         """Look once more at the egress targets of these, and wait until nothing of theirs waits."""
         sending = [patrol for patrol in patrols if patrol.lane.is_egress]
         for patrol in sending:
-            await self._end(f"patrol {patrol.lane.target.id}")
+            await self._tasks.end(f"patrol {patrol.lane.target.id}")
         await asyncio.gather(*(patrol.sweep() for patrol in sending))
         self._engine.queue.hurry()
         while any(self._engine.queue.jobs(patrol.lane) for patrol in sending):  # noqa: ASYNC110 - threads end jobs

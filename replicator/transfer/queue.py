@@ -31,8 +31,7 @@ class Queue:
         self._turns = Turns(bulk_bytes=bulk_bytes)
         self._changed = threading.Condition()
         self._is_closed = False
-        self._alarm_s: float | None = None
-        """The time that one of the waiting threads waits for."""
+        self._alarm_s: float | None = None  # the time that one of the waiting threads waits for
         self._running: Counter[Lane] = Counter()
 
     def add_lane(self, lane: Lane, gate: Gate) -> None:
@@ -113,12 +112,11 @@ class Queue:
                     self._changed.notify()
                 elif line is not None:
                     del line.jobs[job.relpath]
-            self._changed.notify()  # the gate may have opened with them
 
     def defer(self, job: Job, error: TransferError | None, delay_s: float, *, is_held: bool = False) -> None:
         """The attempt failed; look again after `delay_s`, at once when the path moved meanwhile.
 
-        Where a person must act, only an event says that: a long attempt meets a sweep each time, and would never rest.
+        Where a person must act, only an event says that: a long attempt meets a sweep, and would never rest.
         Without an error there was no attempt: the job is due as before. `is_held`: only the closed gate was to blame,
         so that the job is due as soon as that opens.
         """

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from replicator.errors import TransferError
-from tests.unit.stores_s3.conftest import issue
+from tests.certificates import issue
 
 MD5 = hashlib.md5(b"body", usedforsecurity=False).digest()
 STATUSES = (301, 302, 303, 307, 308)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from replicator.model import OWN_DIR
 from replicator.observe import logs
-from tests.semantics.conftest import Device
+from tests.device import Device
 from tests.semantics.memory_s3 import MemoryS3
 
 HARMLESS = [
