@@ -2,7 +2,7 @@
 
 Owns: the connection, one signed attempt a request, what an answer that is no good means. Never: redirects, proxies (who
 needs one takes s3fs), objects' bodies, a connection that outlives its caller's work.
-Connecting is bounded by `connect_timeout_s`, each silence by `read_timeout_s`.
+Connecting is bounded by `connect_timeout_s`, each silence by `read_timeout_s`, an answer's drip by `min_rate_bytes_s`.
 """
 
 import functools
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from email.message import Message
 
 T = TypeVar("T")
+
+_BLOCK_BYTES = 2**16
+
+_GRACE_S = 60
+"""What an answer may take besides its bytes' share at the least rate."""
 
 _FOREIGN = (OSError, http.client.HTTPException, LookupError, TypeError, ValueError)
 """What a connection and the reading of an answer may raise."""
@@ -154,14 +159,25 @@ class Link:
         )
         connection.request(asked.method, f"{path}?{query}", asked.body, headers | {"user-agent": USER_AGENT})
         response = connection.getresponse()
-        body = response.read(ANSWER_LIMIT_BYTES + 1)
-        if len(body) > ANSWER_LIMIT_BYTES:
-            raise AnswerUnusable(f"the answer is longer than {ANSWER_LIMIT_BYTES} bytes")
-        if response.length:  # read() with a limit does not mind an answer that ends early
+        body = self._whole(response)
+        if response.length:  # read1() does not mind an answer that ends early
             raise http.client.IncompleteRead(body, response.length)
         if response.status < 300 and declares_entities(body):
             raise AnswerUnusable("the answer declares entities, as no store does")
         return response, body
+
+    def _whole(self, response: http.client.HTTPResponse) -> bytes:
+        """The answer's body, if it is not too long and does not come slower than the least rate."""
+        body, began_s = bytearray(), time.monotonic()
+        rate = self._limits.min_rate_bytes_s
+        while block := response.read1(_BLOCK_BYTES):
+            body += block
+            if len(body) > ANSWER_LIMIT_BYTES:
+                raise AnswerUnusable(f"the answer is longer than {ANSWER_LIMIT_BYTES} bytes")
+            if rate and time.monotonic() - began_s > _GRACE_S + len(body) / rate:
+                raise TimeoutError
+        response.close()  # read1() leaves it open, and then nothing can follow on the connection
+        return bytes(body)
 
     def _open(self) -> http.client.HTTPConnection:
         if self._http is not None and self._http.sock is not None and not _is_readable(self._http.sock):
