@@ -76,7 +76,7 @@ class FastStore(FastBucket):
 
     def put(self, key: str, body: bytes, *, md5: bytes, metadata: Mapping[str, str]) -> str:
         def fast(client: Clients) -> str:
-            pool = client.small if len(body) <= client.small_bytes else client.large
+            pool = client.sending(len(body))
             with self._request("put_object", key):
                 return _etag(obstore.put(pool, key, body, attributes=_lower(metadata), use_multipart=False)["e_tag"])
 
@@ -97,7 +97,7 @@ class FastStore(FastBucket):
         begun = time.perf_counter()
         try:
             put = obstore.put(
-                client.large,
+                client.sending(part_size),
                 key,
                 parts,
                 attributes=_lower(metadata),

@@ -34,6 +34,9 @@ _EVER_S = 365 * 86400.0
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
+_STEP = 8
+"""How much longer a body may be than the one that its client's deadline is made for."""
+
 _ENVIRONMENT = threading.Lock()
 
 
@@ -43,18 +46,25 @@ class Clients:
 
     small: S3Store
     """Bodies up to `small_bytes`, and answers without one."""
-    large: S3Store
-    """Longer bodies to be sent."""
+    large: tuple[tuple[int, S3Store], ...]
+    """Longer bodies to be sent: the most bytes of each client, ascending."""
     stream: S3Store
     """Bodies to be received."""
     small_bytes: int
+
+    def sending(self, size: int) -> S3Store:
+        """The client that gives up when a body of so many bytes should long have been sent."""
+        if size <= self.small_bytes:
+            return self.small
+        return next((client for most, client in self.large if size <= most), self.large[-1][1])
 
 
 def clients(storage: Storage, limits: Limits) -> Clients | None:
     """None where obstore cannot do it: behind a proxy, with a certificate or a bucket's name that it does not check.
 
     Its read timeout begins with the request and so includes the sending: what is small enough to be sent within
-    half of it has just that, larger bodies get the time that they need at the least rate on top.
+    half of it has just that, larger bodies get the time that they need at the least rate on top. A server that takes
+    a connection and no bytes is found out by nothing else, so that time has to fit the body.
     """
     if is_proxied(storage.endpoint) or not _BUCKET.fullmatch(storage.bucket):
         return None
@@ -63,16 +73,28 @@ def clients(storage: Storage, limits: Limits) -> Clients | None:
     rate, silence_s = limits.min_rate_bytes_s, limits.read_timeout_s
     sending_s = limits.part_size_bytes / rate if rate else _EVER_S
     small = min(_SMALL_BYTES, int(rate * silence_s / 2)) if rate else _SMALL_BYTES
+
+    def large(most: int) -> S3Store:
+        needed_s = most / rate if rate else _EVER_S
+        return client(silence_s=silence_s + needed_s, whole_s=_SMALL_S + silence_s + needed_s)
+
     try:
         return Clients(
             small=client(silence_s=silence_s, whole_s=max(_SMALL_S, 2 * silence_s)),
-            large=client(silence_s=silence_s + sending_s, whole_s=_SMALL_S + silence_s + sending_s),
+            large=tuple((most, large(most)) for most in _steps(small, limits.part_size_bytes)),
             # Against a body that drips: the longest that is asked for at once, two parts, at the least rate.
             stream=client(silence_s=silence_s, whole_s=_SMALL_S + 2 * sending_s),
             small_bytes=small,
         )
     except (BaseError, ValueError):
         return None
+
+
+def _steps(small: int, most: int) -> Iterator[int]:
+    """The sizes for which there are clients."""
+    while (small := max(1, small) * _STEP) < most:
+        yield small
+    yield most
 
 
 def _client(storage: Storage, limits: Limits, *, silence_s: float, whole_s: float) -> S3Store:

@@ -199,6 +199,20 @@ def test_small_is_what_half_the_silence_sends(stub_s3, rate, small):
     assert clients.small_bytes == small
 
 
+@pytest.mark.fault("B4", "B25")
+def test_time_for_sending_fits_the_body(stub_s3):
+    """A server that takes no bytes is waited for according to the body, and not to the largest that there may be."""
+    limits = Limits(
+        connections=1, connect_timeout_s=1, read_timeout_s=30, min_rate_bytes_s=4096, part_size_bytes=8 * MIB
+    )
+    clients = s3_fast_client.clients(stub_s3.storage(), limits)
+
+    sizes = [1, 61_440, 61_441, 491_520, 491_521, 8 * MIB, 9 * MIB]
+    waits = [(clients.sending(size).client_options or {})["read_timeout"] for size in sizes]
+
+    assert waits == ["30s", "30s", "2m 30s", "2m 30s", "16m 30s", "34m 38s", "34m 38s"]
+
+
 def test_proxied_store_goes_by_s3fs(stub_s3, open_fast, reply, monkeypatch):
     """Behind a proxy a redirect could not be held back, so obstore is not used, and says that it is slow."""
     monkeypatch.setenv("HTTP_PROXY", stub_s3.endpoint)
