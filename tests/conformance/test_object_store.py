@@ -532,6 +532,7 @@ def test_two_hundred_threads_at_once(store):
 # Silence
 
 
+@pytest.mark.fault("B4")
 @pytest.mark.parametrize("way", ["put", "put_parts", "head", "get", "list", "delete"])
 def test_silent_store_is_unavailable(stub_s3, open_fast, reply, way):
     """A store that says nothing costs the read timeout, on every way in."""
@@ -553,6 +554,7 @@ def test_silent_store_is_unavailable(stub_s3, open_fast, reply, way):
     assert time.monotonic() - begun < 5
 
 
+@pytest.mark.fault("B4")
 def test_silence_in_the_middle_of_a_body(stub_s3, open_any, reply):
     """A body that stops coming costs the read timeout, counted from its last byte."""
     stub_s3.default = reply(200, {"ETag": '"e"', "Content-Length": "3000000"}, bytes(2_000_000))
@@ -562,6 +564,7 @@ def test_silence_in_the_middle_of_a_body(stub_s3, open_any, reply):
         read(store, "o", etag="e")
 
 
+@pytest.mark.fault("B4")
 @pytest.mark.parametrize("way", ["put", "put_part", "put_parts"])
 def test_store_that_takes_no_bytes_is_unavailable(stub_s3, open_fast, way):
     """An upload that is stuck in the middle ends too, though no answer is due yet."""

@@ -238,6 +238,7 @@ async def test_e5_sweep_that_overtakes_the_first_upload_sends_nothing_twice(devi
         assert running.requests()["put_object"] == 1
 
 
+@pytest.mark.fault("B5")
 @pytest.mark.parametrize(("size", "operation"), [(100_000, "put_object"), (11 * 2**20, "complete_multipart_upload")])
 async def test_e5_lost_answer_sends_nothing_twice(device, witness, until, size, operation):
     """E5: an upload that arrived though its answer was lost is found again by a HEAD, not sent again."""
@@ -264,6 +265,7 @@ async def test_e5_lost_answer_sends_nothing_twice(device, witness, until, size, 
     assert await witness.get("sent/f") == content
 
 
+@pytest.mark.fault("B2")
 async def test_e5_interrupted_upload_goes_on_from_its_last_confirmed_part(device, witness, until):
     """E5: a large upload that was cut off, by a lost network and then by a restart, sends no confirmed part again."""
     content = os.urandom(26 * 2**20)
@@ -296,6 +298,7 @@ async def test_e5_interrupted_upload_goes_on_from_its_last_confirmed_part(device
     assert "Uploads" not in witness.client.list_multipart_uploads(Bucket=witness.bucket)
 
 
+@pytest.mark.fault("B26")
 @pytest.mark.parametrize("change", ["changed", "removed"])
 async def test_e5_own_stale_upload_is_aborted_and_others_are_left_alone(device, witness, until, change):
     """E5: parts of a version that is no more are thrown away; an upload of somebody else is none of our business."""
@@ -323,6 +326,7 @@ async def test_e5_own_stale_upload_is_aborted_and_others_are_left_alone(device, 
     assert [upload["UploadId"] for upload in listed] == [foreign]
 
 
+@pytest.mark.fault("B26")
 async def test_e5_stream_that_a_crash_cut_off_leaves_no_parts_behind(device, witness):
     """E5: what a kill left of a streamed upload, whose id nobody knows, is found by its key at the next start."""
     device.write("out/f", os.urandom(6 * 2**20))

@@ -98,6 +98,7 @@ async def test_i2_reader_sees_the_old_version_or_the_new_one(device, witness, un
     assert seen == {b"0", b"1", b"2"}
 
 
+@pytest.mark.fault("B3")
 async def test_i2_cut_download_leaves_the_old_file(device, witness, until):
     """I2: a body that ends early is discarded; the file keeps its old bytes and no temporary file stays."""
     await witness.put("incoming/f", b"old")
@@ -122,6 +123,7 @@ async def test_i2_cut_download_leaves_the_old_file(device, witness, until):
     assert list((device.export / ".replicator/tmp").iterdir()) == []
 
 
+@pytest.mark.fault("B3")
 async def test_i2_cut_download_of_a_large_object_goes_on_where_it_was(device, witness, until):
     """I2: ranges that arrived before a cut, also before a restart, are not asked for again; the file is whole."""
     content = os.urandom(3 * RANGE_BYTES + 5)
@@ -157,6 +159,7 @@ async def test_i2_file_has_the_time_of_its_source(device, witness):
     assert (device.inbox / "f").stat().st_mtime_ns == 1_600_000_000_250_000_000
 
 
+@pytest.mark.fault("B11")
 async def test_i2_bytes_that_do_not_fit_the_etag_are_fetched_again(device, witness, until):
     """I2: flipped bytes of the right length are not published."""
     async with device.running(device.ingress("in")) as running:
@@ -198,6 +201,7 @@ async def test_i2_crash_between_rename_and_row_costs_no_download(device, witness
         assert running.view("ingress").journal_rows == 1
 
 
+@pytest.mark.fault("B13")
 async def test_i3_object_removed_from_the_bucket_leaves_the_file(device, witness, until):
     """I3: the file stays; only the journal forgets, after two listings and a HEAD agree."""
     await witness.put("incoming/f", b"keep me")
@@ -209,6 +213,7 @@ async def test_i3_object_removed_from_the_bucket_leaves_the_file(device, witness
     assert (device.inbox / "f").read_bytes() == b"keep me"
 
 
+@pytest.mark.fault("B14")
 async def test_i3_one_short_listing_proves_nothing(device, witness):
     """I3: an object that one listing leaves out is neither asked for nor forgotten; the next listing has it again."""
     await witness.put("incoming/f", b"keep me")

@@ -68,6 +68,7 @@ CODES = [
 ]
 
 
+@pytest.mark.fault("B6", "B7", "B16")
 @pytest.mark.parametrize("message", ["a message", None])
 def test_code_decides(stub_s3, open_any, s3_error, message):
     """The S3 code, else the status, picks the error, with or without a message from the store."""
@@ -123,6 +124,7 @@ def test_missing_object_and_missing_bucket_are_told_apart(stub_s3, open_any, rep
     assert type(failure(lambda: store.get("k", etag="e"))) is ObjectMissing
 
 
+@pytest.mark.fault("B8")
 def test_error_inside_a_200_is_an_error(stub_s3, open_store, reply):
     """Completing an upload may answer 200, wait with blanks, and fail after all."""
     body = b'<?xml version="1.0"?>   \n  <Error><Code>InternalError</Code><Message>x</Message></Error>'
@@ -131,6 +133,7 @@ def test_error_inside_a_200_is_an_error(stub_s3, open_store, reply):
     assert type(failure(lambda: open_store(stub_s3.storage()).complete_upload("k", "u", ["e"]))) is Unavailable
 
 
+@pytest.mark.fault("B7")
 def test_answer_of_something_else_is_no_success(stub_s3, open_any, reply):
     """A 200 from a captive portal or a proxy is neither a stored object nor an empty bucket."""
     store = open_any(stub_s3.storage())
@@ -153,6 +156,7 @@ def test_answer_of_something_else_is_no_success(stub_s3, open_any, reply):
             assert type(failure(call)) is Unavailable, (body, name)
 
 
+@pytest.mark.fault("B6")
 def test_throttled_knows_how_long(stub_s3, open_any, s3_error):
     """Retry-After in seconds is passed on; a date is not, for the device's clock may be off."""
     store = open_any(stub_s3.storage())
@@ -164,6 +168,7 @@ def test_throttled_knows_how_long(stub_s3, open_any, s3_error):
         assert error.retry_after_s == expected
 
 
+@pytest.mark.fault("B6")
 def test_503_with_a_wait_is_throttled(stub_s3, open_any, reply):
     """A 503 that says when to come back is a request for less, whatever its code."""
     stub_s3.default = reply(503, {"Retry-After": "3"})
@@ -174,6 +179,7 @@ def test_503_with_a_wait_is_throttled(stub_s3, open_any, reply):
     assert error.retry_after_s == 3
 
 
+@pytest.mark.fault("B1")
 def test_refused_connection_is_unavailable(stub_s3, open_any):
     """Nobody listens: Unavailable, with where to look."""
     heard = []
@@ -189,6 +195,7 @@ def test_refused_connection_is_unavailable(stub_s3, open_any):
     assert heard == [("list_objects_v2", "connection")]
 
 
+@pytest.mark.fault("B1")
 def test_unknown_name_is_unavailable(stub_s3, open_any):
     """A name that does not resolve: Unavailable, told apart from a refused connection."""
     store = open_any(stub_s3.storage(endpoint="http://store.example.invalid"))

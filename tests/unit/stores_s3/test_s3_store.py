@@ -70,6 +70,7 @@ def test_list_passes_over_an_empty_page(stub_s3, store, s3_page):
     assert keys(store) == ["a"]
 
 
+@pytest.mark.fault("B14")
 @pytest.mark.parametrize(
     "case",
     [
@@ -105,6 +106,7 @@ def test_list_that_cannot_be_trusted_is_an_error(stub_s3, store, s3_page, reply,
     assert "listing" in str(error)
 
 
+@pytest.mark.fault("B14")
 def test_list_cut_anywhere_is_an_error(stub_s3, store, s3_page):
     """XML that ends early is no listing, even when the length agrees."""
     page = s3_page(["a", "b", "c"])
@@ -187,7 +189,7 @@ def test_get_of_a_store_that_ignores_ranges(stub_s3, store, reply):
         assert read(store, etag="e", offset=offset) == body[offset:]
 
 
-@pytest.mark.fault("B21")
+@pytest.mark.fault("B12", "B21")
 def test_get_of_a_store_that_ignores_if_match(stub_s3, store, reply):
     """The ETag that comes back is compared: not a byte of another version is delivered."""
     stub_s3.default = reply(200, {"ETag": '"other"'}, b"0123456789")
@@ -217,6 +219,7 @@ def test_get_of_another_range_is_refused(stub_s3, store, reply):
         assert type(failure(lambda: read(store, etag="e", offset=4))) is Unavailable, headers
 
 
+@pytest.mark.fault("B3")
 def test_get_of_a_body_that_ends_early(stub_s3, store, reply):
     """A cut body is an error at the end of what came, and what came is delivered first, to be resumed from."""
     body = bytes(range(250)) * 4000
@@ -315,6 +318,7 @@ def test_put_sends_metadata_in_lower_case(stub_s3, store, reply):
     assert "x-amz-meta-mtime: 1.5" in stub_s3.requests[0].head
 
 
+@pytest.mark.fault("B10")
 @pytest.mark.parametrize("headers", [{}, {"ETag": '""'}])
 def test_put_without_an_etag_is_no_success(stub_s3, store, reply, headers):
     """A 200 that names no version was not a store's."""

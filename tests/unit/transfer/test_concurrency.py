@@ -114,6 +114,7 @@ def test_never_above_the_maximum_nor_below_one(clock):
     assert concurrency.limit == 1
 
 
+@pytest.mark.fault("B6")
 def test_refusals_of_one_round_halve_once(clock):
     """Sixteen requests that were in flight together and are all refused are one piece of news."""
     concurrency = Concurrency(16, clock=clock)
@@ -141,6 +142,7 @@ def test_hovers_near_what_the_server_bears(clock, capacity):
     assert max(server.limits) <= capacity + max(2, capacity // 4)
 
 
+@pytest.mark.fault("B6")
 @pytest.mark.parametrize("maximum", [16, 64, 256])
 def test_is_back_at_the_maximum_soon_after_a_burst(clock, maximum):
     """A store that throttled for a while costs seconds, not the day, also over a long way."""

@@ -94,6 +94,7 @@ def test_other_length_than_announced_is_discarded(fetch, etag, blocks):
         fetch(etag, *blocks)
 
 
+@pytest.mark.fault("B10")
 def test_opaque_etag_leaves_the_row_unverified(fetch):
     """Nothing but the length vouches for such bytes, and the row says so."""
     row = fetch("opaque", BODY)
@@ -102,6 +103,7 @@ def test_opaque_etag_leaves_the_row_unverified(fetch):
     assert row.checksum == f"md5:{MD5}"
 
 
+@pytest.mark.fault("B11")
 def test_bytes_that_do_not_fit_are_refused_until_they_come_twice(fetch):
     """Flipped bytes are fetched again; the same bytes a second time are what the store holds."""
     flipped = BODY[:-1] + b"X"
@@ -125,6 +127,7 @@ def test_our_own_part_size_makes_a_composite_etag_conclusive(fetch):
         fetch(etag, BODY[:-1] + b"X", metadata=metadata)
 
 
+@pytest.mark.fault("B4")
 @pytest.mark.parametrize("is_large", [False, True])
 def test_drip_below_the_minimum_rate_is_cut(fetch, means, monkeypatch, is_large):
     """A connection that gives a byte now and then does not hold a worker for ever."""
@@ -153,6 +156,7 @@ def test_large_object_comes_in_ranges_and_in_order(fetch):
     assert sorted(store.ranges) == [(n * RANGE_BYTES, RANGE_BYTES) for n in range(3)] + [(3 * RANGE_BYTES, 5)]
 
 
+@pytest.mark.fault("B3")
 def test_cut_download_keeps_what_arrived_and_goes_on_there(fetch):
     """A cut costs what was on its way, not what had arrived; the whole is verified all the same."""
     store, temp = Store(body=LARGE), Temp()

@@ -65,7 +65,7 @@ def test_newest_observation_replaces_the_older(queue, worker, lane):
     assert worker.take().remote.etag == "new"
 
 
-@pytest.mark.fault("F15")
+@pytest.mark.fault("F15", "G5")
 def test_targets_take_turns(queue, worker, lane, make_lane):
     """A target with many files does not starve a quiet one."""
     quiet = make_lane()
@@ -108,6 +108,7 @@ def test_target_sends_in_its_order(queue, worker, make_lane, file_of, options, e
     assert [worker.take().relpath for _ in range(3)] == expected
 
 
+@pytest.mark.fault("G5")
 def test_small_files_overtake_large_ones(queue, worker, make_lane, gate_of, file_of):
     """However many large files are first in line, most slots are for small ones, and one is always for a large one."""
     lane = make_lane(gate_of(limit=4))
@@ -250,6 +251,7 @@ def test_object_that_is_another_one_each_time_is_failing_in_the_end(queue, worke
     assert failing == [False, False, False, True, True]
 
 
+@pytest.mark.fault("B1", "B25")
 def test_closed_gate_lets_one_probe_through(queue, worker, make_lane, gate_of):
     """A dead endpoint is probed by one request, not by one a file."""
     gate = gate_of(max_s=0.05)
@@ -270,6 +272,7 @@ def test_closed_gate_lets_one_probe_through(queue, worker, make_lane, gate_of):
     assert {worker.take().relpath for _ in range(5)} | {probe.relpath} == {f"f{n}" for n in range(6)}
 
 
+@pytest.mark.fault("B25")
 def test_probe_of_somebody_else_wakes_who_waits(queue, worker, make_lane, gate_of):
     """A listing may be the probe that opens the gate: whoever waits hears of it, though no job has ended."""
     gate = gate_of()
@@ -298,6 +301,7 @@ def test_probe_of_somebody_else_that_fails_leaves_an_alarm(queue, worker, make_l
     assert worker.take().relpath == "a"
 
 
+@pytest.mark.fault("B6", "B25")
 def test_open_gate_releases_what_only_it_held_back(queue, worker, make_lane, gate_of):
     """A path that failed while the endpoint was known to be away is due when that answers, whatever its own wait."""
     gate = gate_of(max_s=0.001)

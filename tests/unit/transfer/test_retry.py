@@ -28,6 +28,7 @@ def longest(error, attempts):
     return max(POLICY.delay_s(error, attempts) for _ in range(300))
 
 
+@pytest.mark.fault("B1")
 def test_transient_errors_back_off_with_jitter_up_to_the_cap():
     """Waits grow with the attempts, differ from device to device, and never pass the cap."""
     assert longest(Unavailable("x"), 1) <= 0.5
@@ -53,6 +54,7 @@ def test_file_that_must_be_quiet_a_little_longer_is_looked_at_exactly_then():
     assert POLICY.delay_s(SourceChanged("x", retry_after_s=0.3), 9) == 0.3
 
 
+@pytest.mark.fault("B6")
 def test_store_that_says_when_to_come_back_is_believed():
     """Retry-After is a floor."""
     assert POLICY.delay_s(Throttled("x", retry_after_s=20), 1) >= 20
@@ -86,6 +88,7 @@ def test_success_between_failures_keeps_the_gate_open(gate):
     assert gate.admits(0.0)
 
 
+@pytest.mark.fault("B1")
 def test_closed_gate_admits_one_probe_at_a_time_and_opens_on_success(gate):
     """While the probe is on its way nobody else asks."""
     gate.failed("a", BucketMissing("none"), 0.0)
@@ -191,6 +194,7 @@ def test_spent_budget_closes_the_gate_and_is_asked_again_within_the_cap(gate):
     assert gate.admits(61.0)
 
 
+@pytest.mark.fault("B6")
 def test_throttling_halves_the_slots(gate):
     """Less is asked for, so fewer files move at a time once the gate opens again."""
     before = gate.concurrency.limit

@@ -189,6 +189,7 @@ def test_large_file_in_a_run_is_sent_after_the_small_ones(make_lane, means, stor
     assert means.budget._free == 64 * 2**20
 
 
+@pytest.mark.fault("B5")
 def test_listing_that_is_older_than_the_row_sends_nothing_again(make_lane, means, store, root, journal):
     """A listing of the time before the upload says that there is no object; the row knows better."""
     lane = make_lane(Direction.EGRESS)
