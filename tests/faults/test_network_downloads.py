@@ -11,6 +11,8 @@ from tests.device import Device, Running, eventually
 from tests.faults import wire
 from tests.faults.sides import both_equal, put_off, sweep, told
 
+pytestmark = pytest.mark.slow
+
 SIZE = 100_000
 RANGED = 17 * 2**20
 

@@ -13,6 +13,8 @@ from tests.device import eventually
 from tests.faults import wire
 from tests.faults.sides import both_equal, files_in, put_off, sweep, told
 
+pytestmark = pytest.mark.slow
+
 CONTENT = {"ETag": '"9a0364b9e99bb480dd25e1f0284c8555"', "Last_Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
 """Headers of the object that `wire.entry` tells of."""
 
@@ -138,7 +140,6 @@ def _synthesised(pages: list[bytes]) -> wire.Fault:
 
 
 @pytest.mark.fault("B15")
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_memory_is_flat_over_a_huge_listing(far_device, proxy, is_long):
     """However many keys there are, a sweep holds a page of them, and the queue as many jobs as it is meant to."""
@@ -165,7 +166,6 @@ def _resident_bytes() -> int:
 
 
 @pytest.mark.fault("B15", "B25")
-@pytest.mark.slow
 async def test_queue_is_bounded_while_nothing_can_be_fetched(far_device, proxy, monkeypatch):
     """A listing waits for the queue, and the queue for the store; then everything goes on by itself."""
     monkeypatch.setattr(patrol, "_FULL_JOBS", 100)

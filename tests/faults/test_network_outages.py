@@ -13,6 +13,8 @@ from tests.faults import wire
 from tests.faults.proxy import Proxy
 from tests.faults.sides import both_equal, put_off, sweep, told
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.fault("B1")
 @pytest.mark.parametrize("away", ["refused", "unknown name"])
@@ -48,14 +50,10 @@ async def test_endpoint_that_is_away_is_asked_seldom_and_everything_is_kept(
 
 
 @pytest.mark.fault("B6")
-@pytest.mark.parametrize("kind", ["503", "429", "overloaded"])
+@pytest.mark.parametrize("kind", ["503", "429"])
 async def test_burst_of_refusals_costs_few_requests_and_heals_at_once(far_device, proxy, witness, kind):
     """The store asks for less: fewer at a time and a probe a pause; the first good answer releases all that waited."""
-    error = {
-        "503": wire.error(503, "SlowDown"),
-        "429": wire.status(429),
-        "overloaded": wire.error(503, "ServiceUnavailable"),
-    }[kind]
+    error = wire.error(503, "SlowDown") if kind == "503" else wire.status(429)
     far_device.write("out/first")
     async with far_device.running(far_device.egress(), retry_max_s=2) as running:
         await running.in_step()
@@ -67,18 +65,16 @@ async def test_burst_of_refusals_costs_few_requests_and_heals_at_once(far_device
         await eventually(lambda: gate.failures >= 4)
         refused = rule.hits
         assert refused <= 2 * before + 8
-        if kind != "overloaded":
-            assert gate.concurrency.limit <= before // 2
-            assert put_off(running).keys() == {"throttled"}
+        assert gate.concurrency.limit <= before // 2
+        assert put_off(running).keys() == {"throttled"}
         assert running.view().state == "blocked"
         proxy.calm()
         await eventually(lambda: gate.error is None)
         # What failed meanwhile would have waited for seconds on its own account.
         await eventually(lambda: running.view().pending_files <= 1, within_s=10)
         await running.in_step()
-        assert gate.concurrency.limit > before // 2
 
-        assert put_off(running).keys() <= {"throttled", "unavailable"}
+        assert gate.concurrency.limit > before // 2
     await both_equal(far_device, witness)
 
 
@@ -108,7 +104,7 @@ async def test_partition_that_heals_is_drained_in_order_of_age(far_device, proxy
     end = threading.Event()
     far_device.write("out/first")
     async with far_device.running(
-        far_device.egress(), transfers=1, read_timeout_s=0.3, retry_max_s=1, watcher="off"
+        far_device.egress(), transfers=1, read_timeout_s=0.3, min_rate_bytes_s=2**20, watcher="off"
     ) as running:
         await running.in_step()
         proxy.on("", wire.refused() if kind == "severed" else wire.silent(end), times=None)
@@ -166,12 +162,12 @@ async def test_noisy_target_does_not_starve_a_quiet_one(far_device, proxy, witne
     async with far_device.running(far_device.egress(), quiet) as running:
         await running.in_step()
         proxy.delay_s = 0.05
-        for number in range(400):
+        for number in range(200):
             far_device.write(f"out/f{number}", b"content")
         await eventually(lambda: len(proxy.seen("put", key="sent/*")) > 30)
         far_device.write("quiet/f", b"content")
         await eventually(lambda: proxy.seen("put", key="quiet/f"))
-        assert len(proxy.seen("put", key="sent/*")) < 300
+        assert len(proxy.seen("put", key="sent/*")) < 150
         proxy.delay_s = 0
         await running.in_step()
     assert await witness.get("quiet/f") == b"content"

@@ -12,7 +12,9 @@ from tests.faults.sides import both_equal, keep_versions, put_off, told, uploads
 PART = 5 * 2**20
 STREAM = {"part_size_bytes": PART, "resume_after_s": 3600}
 RECORDED = {"part_size_bytes": PART, "resume_after_s": 0}
-WAYS = pytest.mark.parametrize("way", [STREAM, pytest.param(RECORDED, marks=pytest.mark.slow)], ids=["stream", "parts"])
+pytestmark = pytest.mark.slow
+
+WAYS = pytest.mark.parametrize("way", [STREAM, RECORDED], ids=["stream", "parts"])
 
 
 @pytest.mark.fault("B2")
@@ -219,7 +221,6 @@ async def test_object_that_somebody_else_overwrote_is_ours_again_with_the_next_v
 
 
 @pytest.mark.fault("B26")
-@pytest.mark.slow
 async def test_upload_of_a_dead_instance_is_thrown_away_once_the_store_answers(far_device, proxy, witness):
     """A start that cannot reach the store leaves the old upload for later; it goes with the file's next version."""
     path = far_device.write("out/f", os.urandom(2 * PART))
