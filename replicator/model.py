@@ -68,9 +68,9 @@ class Storage:
 
     @property
     def key_hint(self) -> str:
-        """The end of the access key's id, which tells a person the key and gives nobody a use of it."""
+        """The end of the access key's id, which tells people the key and serves nobody else; '' of a short one."""
         text = self.access_key_id.get_secret_value()
-        return f"...{text[-4:]}" if len(text) >= _LEAST_HINTED else "..."
+        return f"...{text[-4:]}" if len(text) >= _LEAST_HINTED else ""
 
     @property
     def place(self) -> str:

@@ -147,7 +147,8 @@ def _whence(error: TransferError, storage: Storage) -> str:
     """Whose word it is: the endpoint's, and where it refuses, to which key. The device's own needs none."""
     if isinstance(error, JournalFull | BudgetSpent):
         return ""
-    key = f", access key {storage.key_hint}" if isinstance(error, AccessDenied) else ""
+    hint = storage.key_hint if isinstance(error, AccessDenied) else ""
+    key = f", access key {hint}" if hint else ""
     return f"{storage.endpoint}{key}: "
 
 

@@ -170,10 +170,15 @@ async def test_directory_swapped_with_a_link_never_leads_outside(
     sending = os.open(device.outbox / "raced", os.O_RDONLY)
     before, version, floor = tree(outside), 0, 100_000 if is_long else 5_000
     async with device.running(device.egress(), device.ingress(), retry_max_s=1) as running:
+
+        def is_little() -> bool:
+            """Whether too little has moved yet, either way, for the race to prove anything."""
+            return min(bucket.puts.total(), running.count("copied") - bucket.puts.total()) <= FILES
+
         racer = Racer(*pairs)
         try:
             ends_s = time.monotonic() + (30 if is_long else 4)
-            while time.monotonic() < ends_s:
+            while time.monotonic() < ends_s or (is_little() and time.monotonic() < ends_s + 60):
                 version += 1
                 for number in range(FILES):
                     content = f"{number} {version}".encode()
@@ -186,12 +191,10 @@ async def test_directory_swapped_with_a_link_never_leads_outside(
         finally:
             swaps = racer.stop()
             os.close(sending)
-        raced = bucket.puts.total(), running.count("copied")
-
         assert tree(outside) == before
         assert SECRET not in bucket.bodies
         assert swaps >= floor
-        assert raced[0] > FILES < raced[1] - raced[0], "too little moved while it was raced"
+        assert not is_little()
 
         for path in pairs[1::2]:
             path.unlink()
