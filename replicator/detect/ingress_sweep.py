@@ -101,7 +101,7 @@ class IngressSweep:
             report.files += 1
             if not is_included(relpath, target.options):
                 return False
-            local = lane.export.stat(relpath)
+            local = lane.export.stat(relpath, is_wanted=True)
         except (Refused, KeyUnsafe) as error:
             report.skipped[relpath] = error.reason
             return False

@@ -74,7 +74,7 @@ def _begin(
     lane, relpath = job.lane, job.relpath
     if not is_included(relpath, lane.target.options):
         return Outcome(Done.NOTHING, was_asked=False)
-    local = lane.export.stat(relpath)
+    local = lane.export.stat(relpath, is_wanted=remote is not None)
     action = classify_ingress(remote, local, row, restore_deleted=lane.target.options.restore_deleted)
     if action is Action.FORGET:
         return partial(_forget, job)

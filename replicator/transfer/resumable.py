@@ -5,6 +5,7 @@ good for exactly one version of the file; others than our own uploads are left a
 Source: S3 multipart upload: parts live until the upload is completed or aborted, and cost money until then.
 """
 
+import dataclasses
 import hashlib
 import threading
 import time
@@ -47,11 +48,7 @@ def push_resumable(parcel: Parcel, *, begun: Upload | None, part_size: int) -> R
     """
     lane, file, key = parcel.lane, parcel.file, parcel.key
     if begun is None:
-        # Without an id at first: a crash before it is recorded leaves an upload that only its key can tell.
-        lane.journal.begin_upload(lane.number, Upload(file.relpath, "", file.fingerprint, part_size))
-        upload_id = lane.objects.create_upload(key, metadata=part_metadata(file.fingerprint, part_size))
-        begun = Upload(file.relpath, upload_id, file.fingerprint, part_size)
-        lane.journal.begin_upload(lane.number, begun)
+        begun = _begin(parcel, part_size)
     try:
         parts = _Sending(parcel, begun).run()
         if not file.is_unchanged():
@@ -65,6 +62,17 @@ def push_resumable(parcel: Parcel, *, begun: Upload | None, part_size: int) -> R
         _throw_away(lane, key, begun)
         raise
     return parcel.row(etag, expected, part_size=part_size)
+
+
+def _begin(parcel: Parcel, part_size: int) -> Upload:
+    """A new upload, in the journal before it is in the store: where its answer is lost, its key still finds it."""
+    lane, file = parcel.lane, parcel.file
+    unnamed = Upload(file.relpath, "", file.fingerprint, part_size)
+    lane.journal.begin_upload(lane.number, unnamed)
+    upload_id = lane.objects.create_upload(parcel.key, metadata=part_metadata(file.fingerprint, part_size))
+    begun = dataclasses.replace(unnamed, upload_id=upload_id)
+    lane.journal.begin_upload(lane.number, begun)
+    return begun
 
 
 def recover_uploads(lane: Lane) -> None:

@@ -60,15 +60,17 @@ class Export(ExportRoot):
             os.close(fd)
         return found.st_dev, found.st_ino
 
-    def stat(self, relpath: str) -> LocalFile | None:
-        """The plain file at `relpath`; None when nothing is there. Raises LeftOut for anything else that is there."""
+    def stat(self, relpath: str, *, is_wanted: bool = False) -> LocalFile | None:
+        """The plain file at `relpath`, or None; LeftOut for anything else, and Refused if `is_wanted` below a file."""
         with translating(relpath, "looked at"):
             try:
                 with self._parent(relpath) as (directory, name, device):
                     found = os.stat(name, dir_fd=directory, follow_symlinks=False)
                     self._check(relpath, found, device)
                     is_readable = os.access(name, os.R_OK, dir_fd=directory, follow_symlinks=False)
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError) as exc:
+                if is_wanted and isinstance(exc, NotADirectoryError):
+                    raise Refused(f"a file is where {relpath!r} needs a directory. Rename one of the two") from exc
                 return None
         if not is_readable:
             raise Refused(f"{relpath!r} may not be read. Give this user the permission, or run as the file's owner")
@@ -76,8 +78,7 @@ class Export(ExportRoot):
 
     def open(self, relpath: str) -> OpenFile:
         """Open a plain file for reading. Errors as `stat`, and SourceChanged when nothing is there."""
-        file = self.open_if_there(relpath)
-        if file is None:
+        if (file := self.open_if_there(relpath)) is None:
             raise SourceChanged(f"{relpath!r} vanished before it could be read. It is looked at again")
         return file
 
@@ -181,6 +182,5 @@ class Export(ExportRoot):
         return directory, name, device
 
     def _check(self, relpath: str, found: os.stat_result, device: int) -> None:
-        reason = obstacle(found, device=device, hard_links=self._hard_links)
-        if reason:
+        if reason := obstacle(found, device=device, hard_links=self._hard_links):
             raise LeftOut(f"{relpath!r} {OBSTACLES[reason]}", rule=reason)

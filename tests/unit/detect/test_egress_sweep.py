@@ -43,9 +43,9 @@ class Watched(Export):
     stats = 0
     told = 0
 
-    def stat(self, relpath):
+    def stat(self, relpath, **which):
         self.stats += 1
-        return super().stat(relpath)
+        return super().stat(relpath, **which)
 
     def walk(self, known=MappingProxyType({})):
         for directory in super().walk(known):

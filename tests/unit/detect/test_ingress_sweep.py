@@ -164,6 +164,15 @@ async def test_what_took_the_place_of_a_file_is_named(swept):
     assert swept.skipped == {"dir": "directory", "link": "symlink"}
 
 
+async def test_object_beneath_a_file_is_named_and_not_asked_for(swept):
+    """Where a file stands in the place of its directory nothing can be put: it would be fetched again and again."""
+    swept.arrive("a")
+    swept.bucket.etags["p/a/b"] = "e1"
+
+    assert await swept.sweep() == []
+    assert swept.skipped == {"a/b": "refused"}
+
+
 @pytest.mark.parametrize("page_keys", [1, 100])
 async def test_unsafe_keys_and_markers_stop_nobody(swept, page_keys):
     """Keys that can be no file are named, markers pass in silence, neighbours are compared; whatever their order."""

@@ -165,6 +165,20 @@ def test_stream_that_turns_out_slow_becomes_recorded_parts(send, store, means):
     assert gone == 6 * PART
 
 
+def test_upload_whose_begin_was_not_answered_is_on_record(send, store, means):
+    """The store may have begun it all the same: a record without an id lets it be found by its key."""
+    means.bandwidth.moved("up", MIB, 10.0)
+
+    def lose_the_answer(key, *, metadata):
+        raise Unavailable("cut")
+
+    store.create_upload = lose_the_answer
+    with pytest.raises(Unavailable):
+        send(os.urandom(2 * PART))
+
+    assert send.upload().upload_id == ""
+
+
 def test_interrupted_upload_goes_on_where_it_was(send, store, means):
     """Confirmed parts are not read or sent again; the rest is, and the ETag is that of the whole."""
     means.bandwidth.moved("up", MIB, 10.0)
