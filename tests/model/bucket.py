@@ -108,7 +108,7 @@ class MemoryStore:
         _check_sum(body, md5)
         return self._bucket.store(key, bytes(body), metadata=metadata, writer=self._name).etag
 
-    def is_checking_uploads(self, key: str) -> bool:  # noqa: ARG002 - the protocol's
+    def is_checking_uploads(self, key: str) -> bool:
         return self._is_checking
 
     def put_parts(self, key: str, parts: Iterator[bytes], *, part_size: int, metadata: Mapping[str, str]) -> str:

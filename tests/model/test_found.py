@@ -1,0 +1,48 @@
+"""What the model found, each as a story of its own."""
+
+from tests.model.process import COMING, IN, OUT, PART, RANGED
+from tests.model.world import content
+
+
+def test_object_beneath_a_file_is_not_fetched_again_and_again(scene_of):
+    """Keys `a` and `a/b` cannot both be files: the one that cannot costs no body each time that it is tried."""
+    scene = scene_of()
+    scene.world.put(COMING + "a", content(0, 17))
+    scene.round()
+    scene.world.put(COMING + "a/b", content(1, RANGED + 5))
+    gets = scene.process.store.gets
+    for _ in range(5):
+        scene.round()
+
+    assert scene.process.store.gets == gets
+    assert "a/b" in str(scene.process.snapshot())
+    scene.world.delete(IN, "a")
+    scene.world.remove(COMING + "a")
+    scene.calm()
+    assert (scene.world.export / IN / "a" / "b").read_bytes() == content(1, RANGED + 5)
+
+
+def test_upload_that_a_crash_left_without_a_name_is_thrown_away(scene_of):
+    """The process ends after the store began an upload and before its id was recorded: no parts stay for ever."""
+    scene = scene_of(streams=False)
+    scene.world.write(OUT, "a", content(0, 3 * PART))
+    scene.injector.arm("crash", ("create_upload:after",))
+    scene.round()
+    assert len(scene.bucket.uploads) == 1
+
+    scene.calm()
+
+    assert scene.bucket.uploads == {}
+
+
+def test_upload_whose_begin_was_not_answered_is_thrown_away(scene_of):
+    """The store began an upload and its answer was lost: the next attempt clears it before it begins another."""
+    scene = scene_of(streams=False)
+    scene.world.write(OUT, "a", content(0, 3 * PART))
+    scene.injector.arm("reply-lost", ("create_upload:after",))
+    scene.round()
+
+    scene.calm()
+
+    assert scene.bucket.uploads == {}
+    assert scene.bucket.objects["sent/a"].body == content(0, 3 * PART)
