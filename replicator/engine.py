@@ -73,7 +73,7 @@ class Engine:
         self.journal = Journal.open(str(settings.state_dir))
         if self.journal.set_aside:
             log.error(
-                "journal could not be read, a fresh one begins; contents are compared, nothing is deleted",
+                "journal is damaged or of a later release, a fresh one begins; contents are compared, nothing is deleted",
                 path=self.journal.set_aside,
                 fix="Keep the file for a report, or remove it.",
             )
