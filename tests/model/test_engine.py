@@ -20,7 +20,7 @@ from tests.model.world import CONTENTS, HOSTILE, NAMES, World, content
 HITS: "Counter[str]" = Counter()
 """Of rules, faults, crashes and meddlers, over all stories of this run."""
 
-FEW, MANY = (300, 40), (5000, 80)
+FEW, MANY = (150, 40), (5000, 80)
 """Stories and steps, as a rule and in a long run."""
 
 trees = st.sampled_from([OUT, OUT, IN])
