@@ -19,6 +19,13 @@ pytestmark = pytest.mark.slow
 OLD, NEW = b"old" * 100 * KIB, b"new" * 100 * KIB
 
 
+@pytest.fixture(autouse=True)
+def _engine_that_survives_a_fork(monkeypatch):
+    """The threads of the other one, where an earlier test has used it, are not there in a child."""
+    effective = Device.effective
+    monkeypatch.setattr(Device, "effective", lambda self, **more: effective(self, s3_engine="s3fs", **more))
+
+
 def inside(run, play) -> None:
     """Let a coroutine function run to its end in the child that `run` makes."""
     run(lambda: asyncio.run(play()))
