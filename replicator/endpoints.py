@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from replicator.model import Storage
 from replicator.observe import logs
 from replicator.stores.objects import ObjectStore
-from replicator.transfer.retry import Gate
+from replicator.transfer.gate import Gate
 
 _LINGER_S = 60.0
 """Seconds that a replaced store stays open at least: a listing under way ends as it began."""

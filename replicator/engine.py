@@ -26,13 +26,14 @@ from replicator.stores.s3.engine import open_store
 from replicator.stores.s3.network import Limits
 from replicator.transfer import egress, ingress
 from replicator.transfer.concurrency import Concurrency
+from replicator.transfer.gate import SMALL_PER_BULK, Gate
 from replicator.transfer.job import Job
 from replicator.transfer.limits import ByteBudget, Room
 from replicator.transfer.outcome import Means
 from replicator.transfer.pace import Bandwidth, DataBudget
 from replicator.transfer.publisher import Publisher
 from replicator.transfer.queue import Queue
-from replicator.transfer.retry import SMALL_PER_BULK, Gate, RetryPolicy
+from replicator.transfer.retry import RetryPolicy
 from replicator.transfer.settle import Settling
 from replicator.transfer.workers import Workers
 
@@ -73,7 +74,7 @@ class Engine:
         self.journal = Journal.open(str(settings.state_dir))
         if self.journal.set_aside:
             log.error(
-                "journal is damaged or of a later release, a fresh one begins; contents are compared, nothing is deleted",
+                "journal is damaged or of a later release, a fresh one begins; contents are compared, none deleted",
                 path=self.journal.set_aside,
                 fix="Keep the file for a report, or remove it.",
             )

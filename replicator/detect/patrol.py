@@ -38,7 +38,7 @@ def sweep_of(lane: Lane) -> Sweep:
 
 
 class Admission(Protocol):
-    """Whether the lane's endpoint is worth a listing now; told how it went. `transfer.retry.Gate` is one."""
+    """Whether the lane's endpoint is worth a listing now; told how it went. `transfer.gate.Gate` is one."""
 
     def admits(self, now_s: float) -> bool: ...
     def released(self) -> None: ...

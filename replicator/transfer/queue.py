@@ -15,8 +15,8 @@ from functools import partial
 from replicator.errors import Permanent, RemoteChanged, SourceChanged, TransferError
 from replicator.model import Hint, RemoteObject
 from replicator.stores.lane import Lane
+from replicator.transfer.gate import Gate
 from replicator.transfer.job import Job
-from replicator.transfer.retry import Gate
 from replicator.transfer.turns import Line, Run, Turns
 
 _POLL_S = 0.02

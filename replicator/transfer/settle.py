@@ -23,10 +23,11 @@ from replicator.observe import logs
 from replicator.observe.metrics import Metrics, TargetSeries
 from replicator.stores.journal.journal import Journal
 from replicator.stores.lane import Lane
+from replicator.transfer.gate import Gate
 from replicator.transfer.job import Job
 from replicator.transfer.outcome import Done, Outcome
 from replicator.transfer.queue import Queue
-from replicator.transfer.retry import Gate, RetryPolicy
+from replicator.transfer.retry import RetryPolicy
 
 log = logs.get("transfer")
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from replicator.stores.lane import Lane
+from replicator.transfer.gate import Gate
 from replicator.transfer.job import Job
 from replicator.transfer.order import rank_of
-from replicator.transfer.retry import Gate
 
 SMALL_BYTES = 64 * 1024
 """Files up to this size are moved in runs, and held in memory for it."""

@@ -14,11 +14,11 @@ from replicator.errors import ReplicatorError, TransferError
 from replicator.observe import logs
 from replicator.stores.lane import Lane
 from replicator.transfer import egress, ingress
+from replicator.transfer.gate import Gate
 from replicator.transfer.job import Job
 from replicator.transfer.outcome import Means
 from replicator.transfer.publisher import Publisher
 from replicator.transfer.queue import Queue
-from replicator.transfer.retry import Gate
 from replicator.transfer.settle import Ended, Settling, guarded
 
 log = logs.get("workers")

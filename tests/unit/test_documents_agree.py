@@ -230,7 +230,7 @@ def test_metrics_in_documents_exist(path):
 def missing_name(span: str) -> bool:
     """Whether a code span is a module, a symbol in one or a path, and there is none.
 
-    Modules are dotted and begin with a room (`transfer.retry.Gate`); paths count from the root or the package.
+    Modules are dotted and begin with a room (`transfer.gate.Gate`); paths count from the root or the package.
     """
     room = span.partition(".")[0]
     is_room = (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file()
@@ -320,7 +320,7 @@ def test_a_name_that_is_nowhere_is_found(span):
 
 
 @pytest.mark.parametrize(
-    "span", ["transfer.retry", "transfer.retry.Gate", "stores.lane.Lane.is_echo", "report.py", "config/", "make check"]
+    "span", ["transfer.retry", "transfer.gate.Gate", "stores.lane.Lane.is_echo", "report.py", "config/", "make check"]
 )
 def test_a_name_that_is_there_passes(span):
     """Modules, symbols, paths, and words that are none of these, are no fault."""

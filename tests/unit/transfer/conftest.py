@@ -11,11 +11,12 @@ from replicator.model import Fingerprint, LocalFile, TargetOptions
 from replicator.stores.files.export import ignore_lease_signals
 from replicator.stores.journal.journal import Journal
 from replicator.transfer.concurrency import Concurrency
+from replicator.transfer.gate import Gate
 from replicator.transfer.limits import ByteBudget, Room
 from replicator.transfer.outcome import Means
 from replicator.transfer.pace import Bandwidth, DataBudget
 from replicator.transfer.queue import Queue
-from replicator.transfer.retry import Gate, RetryPolicy
+from replicator.transfer.retry import RetryPolicy
 
 BULK_BYTES = 200_000
 

@@ -14,7 +14,8 @@ from replicator.errors import (
     Unavailable,
 )
 from replicator.transfer.concurrency import Concurrency
-from replicator.transfer.retry import Gate, RetryPolicy
+from replicator.transfer.gate import Gate
+from replicator.transfer.retry import RetryPolicy
 
 POLICY = RetryPolicy(max_s=60, parked_s=300)
 
