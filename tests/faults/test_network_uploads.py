@@ -148,6 +148,7 @@ async def test_answer_of_no_store_is_no_upload(far_device, proxy, witness):
     """Server errors, a web page with 200 and an empty 200: each upload and each question is asked again."""
     far_device.write("out/first")  # with nothing in the bucket a listing tells, and nothing has to be asked
     async with far_device.running(far_device.egress()) as running:
+        await running.watching()  # the sweeps that list are over
         await running.in_step()
         for name, fault in STRANGE.items():
             proxy.on("put", fault, key=f"sent/put-{name}", times=2)
