@@ -188,7 +188,7 @@ def _look(spot: _Spot) -> tuple[LocalFile | None, GateView | None]:
     """What is on the device, and, for egress, whether it is closed. Raises TransferError for what is no plain file."""
     lane, means, job = spot.lane, spot.means, spot.view.job
     if not lane.is_egress:
-        return lane.export.stat(spot.relpath), None
+        return lane.export.stat(spot.relpath, is_wanted=spot.is_skipped), None
     file = lane.export.open_if_there(spot.relpath)
     if file is None:
         return None, None

@@ -4,12 +4,14 @@ Owns: how a row and a fingerprint are written down. Never: decisions. Relpaths a
 the file system's bytes, so that order is byte order and names that are not UTF-8 survive.
 """
 
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from replicator.errors import JournalError
 from replicator.model import Fingerprint, Row
-from replicator.stores.journal.tables import Tables
+from replicator.stores.journal.tables import DISTRUST, Tables
 
 COLUMNS = "relpath, size, mtime_ns, ctime_ns, ino, etag, checksum, is_verified"
 
@@ -50,17 +52,24 @@ class Rows(Tables):
 
     def rows(self, target: int) -> Iterator[Row]:
         """All rows in byte order of relpath, read page by page: no snapshot, and no memory of the whole."""
-        after = b""
-        while page := self._reader.all(_AFTER, (target, after, _PAGE_ROWS)):
+        for page in self._pages(_AFTER, target):
             yield from map(row_from, page)
-            after = page[-1][0]
 
     def etags(self, target: int) -> Iterator[tuple[str, str]]:
         """(relpath, ETag) of all rows as `rows` gives them, at a third of its price."""
-        after = b""
-        while page := self._reader.all(_ETAGS, (target, after, _PAGE_ROWS)):
+        for page in self._pages(_ETAGS, target):
             yield from ((os.fsdecode(relpath), os.fsdecode(etag)) for relpath, etag in page)
-            after = page[-1][0]
+
+    def _pages(self, query: str, target: int) -> Iterator[list[Any]]:
+        """Raises JournalError where names are out of order: a damaged byte in a name is seen by no check at open."""
+        after = b""
+        while page := self._reader.all(query, (target, after, _PAGE_ROWS)):
+            names = [after, *(record[0] for record in page)]
+            if any(map(operator.ge, names, names[1:])):
+                self._committer.commit(DISTRUST)
+                raise JournalError("the journal's rows are out of order. Start replicator again: it is set aside then")
+            yield page
+            after = names[-1]
 
     def rows_in(self, target: int, directory: str) -> list[Row]:
         """The rows directly in `directory` ('' is the top), in byte order, of one moment.

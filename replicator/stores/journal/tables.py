@@ -12,7 +12,10 @@ from typing import Any
 
 from replicator.errors import JournalError
 from replicator.stores.journal import file as journal_file
-from replicator.stores.journal.commit import Committer
+from replicator.stores.journal.commit import Committer, Statement
+
+DISTRUST: Statement = ("PRAGMA user_version = -1", ())
+"""No version of ours: a journal that was found damaged while it ran is set aside when it is opened next."""
 
 
 class Reader:

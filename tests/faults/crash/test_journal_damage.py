@@ -87,6 +87,9 @@ def test_seeded_damage_neither_deletes_nor_sends_again(replicated, is_long, reco
         before, inodes = stage.versions(), stage.inodes()
 
         ended = stage.run()
+        if "out of order" in ended.log:  # seen when it is read: this process ends, and the next one sets it aside
+            assert ended.code == 1
+            ended = stage.run()
 
         assert ended.code == 0, f"seed {seed}: {ended.log}"
         check(stage)
