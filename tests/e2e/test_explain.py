@@ -56,7 +56,7 @@ async def test_each_standing_is_told_with_its_exit_code(replicator, service):
 
     (place,) = json.loads(plain.out)["places"]
     assert (plain.code, place["verdict"], place["target"]) == (4, "failing", "workload/ingress/incoming")
-    assert place["job"]["reason"] == "refused"
+    assert "needs a directory" in place["obstacle"]
 
 
 async def test_without_a_running_replicator_says_so(replicator):
