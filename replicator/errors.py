@@ -50,6 +50,10 @@ class TransferError(ReplicatorError):
 
     reason = "error"
 
+    def forget_trace(self) -> None:
+        """Let go of where it came from, once that is logged: a traceback keeps all that its frames held, bodies too."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+
 
 class Retryable(TransferError):
     """Again soon: the fault lies outside the item, or the item was in motion."""

@@ -144,6 +144,7 @@ class Patrol:
             self.error = error
             self._admission.failed("", error, time.monotonic())
             log.warning("sweep failed", target=self.lane.target.id, reason=error.reason, error=error)
+            error.forget_trace()
             return
         except BaseException:
             self._admission.released()

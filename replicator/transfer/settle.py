@@ -131,6 +131,7 @@ class Settling:
                 attempts=job.attempts + 1,
                 next_attempt_s=round(delay_s, 1),
             )
+        error.forget_trace()
         self._queue.defer(job, error, delay_s, is_held=is_held)
         self._on_ended(job.lane)
 

@@ -192,7 +192,7 @@ def test_export_that_is_read_only(device, witness, in_namespaces):
 
             (failing,) = running.view("ingress").failing
             assert "Mount the export read-write" in failing.message
-            assert running.view("egress").state == "in-step"
+            await eventually(lambda: running.view("egress").state == "in-step")
 
             unmount(device.export)
             bind(store, device.export)

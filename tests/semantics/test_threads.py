@@ -1,6 +1,7 @@
 """A thread that dies of a bug of ours takes the process with it, and says so: nothing stands still in silence."""
 
 import asyncio
+import functools
 
 import pytest
 
@@ -38,6 +39,7 @@ async def test_task_that_ends_is_told_by_health(device, until):
     device.outbox.mkdir()
     with pytest.RaisesGroup(pytest.RaisesExc(ReplicatorError, match="task gone ended by itself")):
         async with device.running(device.egress()) as running, asyncio.TaskGroup() as group:
-            assert running.supervisor._complaints() == []
-            running.supervisor._start(group, "gone", asyncio.sleep(0))
-            await until(lambda: running.supervisor._complaints() == ["task gone has ended"])
+            tasks = running.supervisor._tasks
+            assert tasks.complaints() == []
+            tasks.start(group, "gone", functools.partial(asyncio.sleep, 0))
+            await until(lambda: tasks.complaints() == ["task gone has ended"])

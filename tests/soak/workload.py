@@ -67,6 +67,8 @@ class Workload:
         """Write in two strokes; what was there before may be all that remains when the disk is full."""
         path = self._top / relpath
         path.parent.mkdir(parents=True, exist_ok=True)
+        if flags == "wb":
+            self.written[relpath].add(digest(content))
         try:
             with path.open(flags) as file:
                 file.write(content[: len(content) // 2])
@@ -148,6 +150,7 @@ class OtherParty:
             self.objects.pop(key, None)
         elif kind < 0.99:
             (self._inbox / key).unlink(missing_ok=True)
+            self.edits.pop(key, None)  # the edit may have been what went
         else:
             self._edit(key)
         self.deeds += 1

@@ -1,7 +1,10 @@
 """The end of a job: recorded, counted, and only then over."""
 
+import gc
+import logging
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -169,6 +172,36 @@ def test_failure_counts_and_comes_back(queue, settling, metrics, worker, lane):
 
     samples = {s.labels["reason"]: s.value for m in metrics.retries.collect() for s in m.samples if s.value}
     assert samples == {"unavailable": 1}
+
+
+def test_failure_that_is_remembered_holds_no_body(queue, settling, worker, lane, caplog):
+    """An error may wait with its job for hours; the frames that it came through, and what they held, do not."""
+    queue.put(lane, Hint("a"))
+    job = worker.take()
+    gate = worker._gates.pop(job)
+    gate.leave(is_bulk=False)
+
+    class Body(bytearray):
+        pass
+
+    def attempt() -> tuple[Unavailable, weakref.ref]:
+        body = Body(b"large")
+        try:
+            try:
+                raise OSError(body)
+            except OSError as exc:
+                raise Unavailable("down") from exc
+        except Unavailable as error:
+            return error, weakref.ref(body)
+
+    error, body = attempt()
+    assert body() is not None
+    with caplog.at_level(logging.CRITICAL, "replicator"):  # a test's own log keeps what it is told
+        settling.failed(job, gate, error)
+
+    gc.collect()
+    assert job.error is error
+    assert body() is None
 
 
 def test_lane_is_told_of_each_end_of_a_job(queue, journal, metrics, ended, worker, lane):
