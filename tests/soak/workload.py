@@ -149,7 +149,8 @@ class OtherParty:
             self._client.delete_object(Bucket=self._bucket, Key=f"incoming/{key}")
             self.objects.pop(key, None)
         elif kind < 0.99:
-            (self._inbox / key).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self._inbox / key).unlink(missing_ok=True)
             self.edits.pop(key, None)  # the edit may have been what went
         else:
             self._edit(key)
@@ -168,8 +169,8 @@ class OtherParty:
             return
         content = b"edited " + self._dice.randbytes(100)
         temp = self._inbox.parent / "edit"
-        temp.write_bytes(content)
         self.written[key].add(digest(content))
         with contextlib.suppress(OSError):
+            temp.write_bytes(content)
             temp.replace(path)
             self.edits[key] = digest(content)
