@@ -30,6 +30,7 @@ from replicator.observe.metrics import Metrics
 from replicator.observe.notifications import Notice
 from replicator.observe.pages import Inbox
 from replicator.observe.status import ConfigView, Snapshot
+from replicator.stores import heap
 from replicator.stores.files.export import ignore_lease_signals
 
 log = logs.get("supervisor")
@@ -238,6 +239,7 @@ def _inbox(engine: Engine) -> Inbox | None:
 def main(settings: Settings, source: Source, *, reread: Callable[[], Settings]) -> None:
     """`replicator run`: ends normally only after a signal. Raises ConfigError or JournalError."""
     ignore_lease_signals()
+    heap.keep_small()
     try:
         asyncio.run(_run(settings, source, reread))
     except* ReplicatorError as errors:
