@@ -53,6 +53,6 @@ def test_bodies_that_are_gone_take_no_room():
 
 def test_other_library_is_left_alone(monkeypatch):
     """Without mallopt nothing is done, and nothing breaks."""
-    monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
 
     assert not heap.keep_small()
