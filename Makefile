@@ -84,7 +84,7 @@ lock: ## resolve the locked versions anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH" >&2; exit 1; }
 	$(LOCK) --upgrade --group dev --output-file config/locks/dev.txt
 	$(LOCK) --group demo --constraints config/locks/dev.txt --output-file config/locks/demo.txt
-	$(LOCK) --extra fast --constraints config/locks/dev.txt --output-file config/locks/runtime.txt
+	$(LOCK) --extra fast --extra operator --constraints config/locks/dev.txt --output-file config/locks/runtime.txt
 	$(subst pyproject.toml,benchmarks/requirements.in,$(LOCK)) --upgrade --output-file config/locks/bench.txt
 	$(subst pyproject.toml,config/locks/audit.in,$(LOCK)) --upgrade --output-file config/locks/audit.txt
 
