@@ -2,18 +2,27 @@
 
 Owns: which EdgeDevice is meant, which EdgeWorkloads it runs, and which ConfigMap and Secret hold its in-cluster claim
 and its external storage. Never: whether the words are right (`storage`), or paths (`targets`).
-Source: Flotta's configuration assembler: status.dataObc names the claim, spec.storage.s3 the external resources.
+Source: Flotta's configuration assembler: status.dataObc names the claim, spec.storage.s3 the external resources. The
+set's storage stands in the place of the device's as a whole, even where the set names none.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from replicator.config.manifests import ConfigMap, EdgeDevice, EdgeWorkload, Manifest, Secret, is_same_namespace
+from replicator.config.manifests import (
+    ConfigMap,
+    EdgeDevice,
+    EdgeDeviceSet,
+    EdgeWorkload,
+    Manifest,
+    Secret,
+    is_same_namespace,
+)
 from replicator.config.storage import CONFIG_WORDS, SECRET_WORDS, Words
 from replicator.errors import ConfigError
 
-_Named = TypeVar("_Named", ConfigMap, Secret)
+_Named = TypeVar("_Named", ConfigMap, Secret, EdgeDeviceSet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,7 @@ class Inventory:
 
     workloads: tuple[EdgeWorkload, ...]
     devices: tuple[EdgeDevice, ...]
+    sets: tuple[EdgeDeviceSet, ...]
     config_maps: tuple[ConfigMap, ...]
     secrets: tuple[Secret, ...]
 
@@ -37,6 +47,7 @@ class Inventory:
         return cls(
             workloads=tuple(one for one in seen.values() if isinstance(one, EdgeWorkload)),
             devices=tuple(one for one in seen.values() if isinstance(one, EdgeDevice)),
+            sets=tuple(one for one in seen.values() if isinstance(one, EdgeDeviceSet)),
             config_maps=tuple(one for one in seen.values() if isinstance(one, ConfigMap)),
             secrets=tuple(one for one in seen.values() if isinstance(one, Secret)),
         )
@@ -52,6 +63,10 @@ class Inventory:
         problem = f"no EdgeDevice is named {wanted!r}" if not fitting else f"{len(fitting)} EdgeDevices could be meant"
         fix = f"Set REPLICATOR_DEVICE to the name of one; there are: {names}"
         raise ConfigError(where="device", problem=problem, fix=fix)
+
+    def set_of(self, device: EdgeDevice) -> EdgeDeviceSet | None:
+        """The set that the device is a member of; None when it is in none, or its set is not there."""
+        return _find(self.sets, name=device.member_of, namespace=device.metadata.namespace)
 
 
 def running_on(device: EdgeDevice | None, workloads: Iterable[EdgeWorkload]) -> tuple[EdgeWorkload, ...]:
@@ -76,7 +91,8 @@ def claim_words(device: EdgeDevice, inventory: Inventory, *, mounted: Words | No
 
 def external_words(device: EdgeDevice, inventory: Inventory, *, mounted: Words | None) -> Words | None:
     """External storage's words: the objects that spec.storage.s3 names, or their files. None when not configured."""
-    s3 = device.s3
+    owner = inventory.set_of(device) or device
+    s3 = owner.s3
     if not s3.config_map_name and not s3.secret_name:
         return mounted
     config_map, secret = _pair(device, inventory, config_map_name=s3.config_map_name, secret_name=s3.secret_name)
@@ -85,8 +101,8 @@ def external_words(device: EdgeDevice, inventory: Inventory, *, mounted: Words |
     if mounted is not None:
         return mounted
     if config_map is None:
-        raise _missing(device, kind="ConfigMap", name=s3.config_map_name, field="spec.storage.s3.configMapName")
-    raise _missing(device, kind="Secret", name=s3.secret_name, field="spec.storage.s3.secretName")
+        raise _missing(owner, kind="ConfigMap", name=s3.config_map_name, field="spec.storage.s3.configMapName")
+    raise _missing(owner, kind="Secret", name=s3.secret_name, field="spec.storage.s3.secretName")
 
 
 def _pair(
@@ -114,10 +130,10 @@ def _words(config_map: ConfigMap, secret: Secret) -> Words:
     return Words(config=f"{config_map.full_name}: ", secret=f"{secret.full_name}: ", values=values)
 
 
-def _missing(device: EdgeDevice, *, kind: str, name: str, field: str) -> ConfigError:
-    where = f"{device.where}: {field}"
+def _missing(owner: EdgeDevice | EdgeDeviceSet, *, kind: str, name: str, field: str) -> ConfigError:
+    where = f"{owner.where}: {field}"
     if not name:
         return ConfigError(where=where, problem="is empty though its sibling is set", fix=f"Name the {kind} there")
-    full_name = f"{kind} {device.metadata.namespace or '(no namespace)'}/{name}"
-    fix = "Add its manifest, or mount it as files beneath storage/ in the manifests directory"
+    full_name = f"{kind} {owner.metadata.namespace or '(no namespace)'}/{name}"
+    fix = "Create it, or wait for its provisioner. With source files add its manifest, or mount it beneath storage/"
     return ConfigError(where=where, problem=f"{full_name} is not there", fix=fix)

@@ -1,4 +1,4 @@
-"""The Kubernetes objects that tell a device what to keep in step: EdgeWorkload, EdgeDevice, ConfigMap, Secret.
+"""The Kubernetes objects that tell a device what to keep in step: EdgeWorkload, EdgeDevice, its set, ConfigMap, Secret.
 
 Owns: their shapes, the decoding of a Secret (one base64 layer), and which devices a workload selects. Unknown keys in
 `spec.data`, `spec.deviceSelector` and `spec.storage.s3` are errors; all other foreign fields and kinds pass.
@@ -18,6 +18,8 @@ from replicator.config.shapes import Shape, Strict
 from replicator.errors import ConfigError
 
 _GROUP = "management.project-flotta.io"
+_MEMBER_OF = "flotta/member-of"
+"""Label of a device: the name of its EdgeDeviceSet, in the same namespace."""
 
 
 class _Foreign(Shape, alias_generator=to_camel):
@@ -159,6 +161,21 @@ class EdgeDevice(_Object):
     def s3(self) -> _S3:
         return self.spec.storage.s3
 
+    @property
+    def member_of(self) -> str:
+        """The name of its EdgeDeviceSet; '' when it is in none."""
+        return self.metadata.labels.get(_MEMBER_OF, "")
+
+
+class EdgeDeviceSet(_Object):
+    """What a set's devices have in common: its fields stand in the place of theirs."""
+
+    spec: _DeviceSpec = _DeviceSpec()
+
+    @property
+    def s3(self) -> _S3:
+        return self.spec.storage.s3
+
 
 class ConfigMap(_Object):
     """A bucket's address, among other uses."""
@@ -185,11 +202,12 @@ class Secret(_Object):
             raise ConfigError(where=f"{self.full_name}: {key}", problem="is not base64 of text", fix=fix) from None
 
 
-Manifest = EdgeWorkload | EdgeDevice | ConfigMap | Secret
+Manifest = EdgeWorkload | EdgeDevice | EdgeDeviceSet | ConfigMap | Secret
 
-_KINDS: dict[str, tuple[str, type[EdgeWorkload | EdgeDevice | ConfigMap | Secret]]] = {
+_KINDS: dict[str, tuple[str, type[Manifest]]] = {
     "EdgeWorkload": (_GROUP, EdgeWorkload),
     "EdgeDevice": (_GROUP, EdgeDevice),
+    "EdgeDeviceSet": (_GROUP, EdgeDeviceSet),
     "ConfigMap": ("", ConfigMap),
     "Secret": ("", Secret),
 }

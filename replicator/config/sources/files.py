@@ -5,17 +5,18 @@ Made for mounted ConfigMaps and Secrets: entries may be links, names that begin 
 `device`, `storage` and `targets`.
 """
 
+import functools
 from collections.abc import AsyncIterator, Hashable, Mapping
 from pathlib import Path
 
-from replicator.config.device import Inventory, claim_words, external_words, running_on
+from replicator.config.assembly import storage_of_device, targets_of
+from replicator.config.device import Inventory
 from replicator.config.documents import read_text, stamps, visible_names
-from replicator.config.manifests import EdgeDevice, EdgeWorkload, Manifest, parse
+from replicator.config.manifests import EdgeDevice, Manifest, parse
 from replicator.config.settings import Settings
 from replicator.config.sources.env import environment_storage, word_files
 from replicator.config.sources.follow import POLL_S, SETTLE_S, Snapshot, follow
 from replicator.config.storage import BUCKET_WORDS, Words, choose
-from replicator.config.targets import WorkloadPaths, build, served
 from replicator.errors import ConfigError
 from replicator.model import Storage, Target
 
@@ -45,14 +46,8 @@ class FilesSource:
         """The targets, with the files as they are now. Raises ConfigError."""
         inventory = Inventory.of(self._manifests())
         device = inventory.device(self._settings.device)
-        running = running_on(device, inventory.workloads)
-        if not running and self._settings.volumes_dir is None and not self._settings.workload:
-            raise self._no_workload(inventory, device)
-        workloads = served([_paths(workload) for workload in running], self._settings)
-        if not any(one.egress or one.ingress for one in workloads):
-            # A device without data paths needs no bucket.
-            return ()
-        return build(workloads, storage=self._storage(inventory, device), settings=self._settings)
+        storage = functools.partial(self._storage, inventory, device)
+        return targets_of(inventory, device, self._settings, where=str(self._dir), storage=storage)
 
     def changes(self) -> AsyncIterator[Snapshot]:
         """The first snapshot at once, then one each time the files tell something new."""
@@ -79,25 +74,17 @@ class FilesSource:
             found += parse(text, where=name)
         return found
 
-    def _no_workload(self, inventory: Inventory, device: EdgeDevice | None) -> ConfigError:
-        names = ", ".join(sorted(one.metadata.name for one in inventory.workloads)) or "none"
-        who = f" for EdgeDevice {device.metadata.name}" if device is not None else ""
-        fix = f"Add one, or correct spec.device or spec.deviceSelector. Found: {names}"
-        return ConfigError(where=str(self._dir), problem=f"there is no EdgeWorkload{who}", fix=fix)
-
     def _storage(self, inventory: Inventory, device: EdgeDevice | None) -> Storage:
         scheme = self._settings.s3_scheme
         mounts = (f"{self._claim_dir} (in-cluster claim)", f"{self._external_dir} (external storage)")
         if device is not None:
-            named = (
-                f"{device.where}: status.dataObc and a ConfigMap and Secret named like the device",
-                f"{device.where}: spec.storage.s3.configMapName and secretName",
-            )
-            return choose(
-                claim=lambda: claim_words(device, inventory, mounted=_mounted(self._claim_dir)),
-                external=lambda: external_words(device, inventory, mounted=_mounted(self._external_dir)),
+            return storage_of_device(
+                device,
+                inventory,
                 scheme=scheme,
-                looked_at=named + mounts,
+                mounted_claim=lambda: _mounted(self._claim_dir),
+                mounted_external=lambda: _mounted(self._external_dir),
+                mounts=mounts,
             )
         if not visible_names(self._claim_dir) and not visible_names(self._external_dir):
             return environment_storage(self._environ, scheme=scheme, looked_at=mounts)
@@ -107,16 +94,6 @@ class FilesSource:
             scheme=scheme,
             looked_at=mounts,
         )
-
-
-def _paths(workload: EdgeWorkload) -> WorkloadPaths:
-    return WorkloadPaths(
-        workload=workload.metadata.name,
-        egress=workload.spec.data.egress,
-        ingress=workload.spec.data.ingress,
-        egress_where=f"{workload.where}: spec.data.egress",
-        ingress_where=f"{workload.where}: spec.data.ingress",
-    )
 
 
 def _mounted(directory: Path) -> Words | None:

@@ -123,7 +123,10 @@ def test_secret_is_not_shown():
 
 def test_other_kinds_are_ignored(manifest):
     """Pods, and objects of other groups that share a kind's name, are not ours."""
-    text = manifest("pod.yaml") + "---\n{apiVersion: other.io/v1, kind: Secret, data: 5}\n---\n{kind: EdgeDeviceSet}\n"
+    text = (
+        manifest("pod.yaml")
+        + "---\n{apiVersion: other.io/v1, kind: Secret, data: 5}\n---\n{kind: EdgeDeviceSignedRequest}\n"
+    )
 
     assert parse(text, where="f") == ()
 

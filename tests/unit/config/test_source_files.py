@@ -290,6 +290,76 @@ def test_device_without_storage_names_all_places(source_of, manifests_dir, refus
         assert place in error.fix
 
 
+# Which bucket, for the member of a set
+
+SET = """
+apiVersion: management.project-flotta.io/v1alpha1
+kind: EdgeDeviceSet
+metadata: {name: fleet, namespace: edgedevice-namespace}
+spec: {%s}
+"""
+
+
+@pytest.fixture
+def join_set(manifests_dir):
+    """Makes the device a member of the set `fleet`, which has this spec, or is not there."""
+
+    def join(spec=None):
+        edit(manifests_dir, "edgedevice.yaml", "    dc: home\n", "    dc: home\n    flotta/member-of: fleet\n")
+        if spec is not None:
+            (manifests_dir / "set.yaml").write_text(SET % spec)
+
+    return join
+
+
+def test_storage_of_the_set_replaces_the_devices(source_of, write_claim, join_set):
+    """The set's storage counts as a whole, not the device's own."""
+    write_claim("of-the-set", bucket="of-the-set")
+    join_set("storage: {s3: {configMapName: of-the-set, secretName: of-the-set}}")
+
+    assert source_of().read()[0].storage.bucket == "of-the-set"
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "heartbeat: {periodSeconds: 5}", "storage: {}", "storage: {s3: {createOBC: true}}"]
+)
+def test_set_without_storage_leaves_the_device_without(spec, source_of, join_set, refusal):
+    """A field that the set leaves out is left out for its devices, too: Flotta replaces, it does not merge."""
+    join_set(spec)
+
+    error = refusal(source_of().read)
+
+    assert error.problem == "no bucket is configured"
+    assert "set.yaml: spec.storage.s3.configMapName" in error.fix
+
+
+def test_half_named_storage_of_the_set_is_told_at_the_set(source_of, join_set, refusal):
+    """The error leads to the object that has to be corrected."""
+    join_set("storage: {s3: {configMapName: s3configmap-name}}")
+
+    assert refusal(source_of().read).where == "set.yaml: spec.storage.s3.secretName"
+
+
+def test_set_that_is_not_there_is_ignored_and_told(source_of, join_set, caplog):
+    """The device's own storage counts, and the log says so."""
+    join_set()
+
+    assert source_of().read()[0].storage.bucket == "device-bucket-6"
+    assert [record.message for record in caplog.records] == [
+        "device set cannot be read, the device's own storage counts"
+    ]
+
+
+def test_claim_comes_before_the_storage_of_the_set(source_of, manifests_dir, write_claim, join_set):
+    """The set replaces what the spec says; status.dataObc still wins."""
+    with (manifests_dir / "edgedevice.yaml").open("a") as file:
+        file.write("status: {dataObc: my-claim}\n")
+    write_claim("my-claim")
+    join_set("storage: {s3: {configMapName: s3configmap-name, secretName: s3secret-name}}")
+
+    assert source_of().read()[0].storage.bucket == "claimed"
+
+
 # Which bucket, without a device
 
 
