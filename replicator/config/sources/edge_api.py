@@ -9,17 +9,16 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from replicator.config.documents import read_text
 from replicator.config.message import DeviceMessage, is_disconnect, parse_message
 from replicator.config.settings import Settings
 from replicator.config.sources.edge_client import MAX_ANSWER_BYTES, Answer, EdgeClient, Identity
 from replicator.config.sources.follow import Snapshot, is_same
+from replicator.config.sources.kept import forget, keep
 from replicator.config.storage import storage_of
 from replicator.config.targets import build, served
 from replicator.errors import ConfigError
@@ -93,7 +92,7 @@ class EdgeApiSource:
         control = self._client.ask("control")
         if control.status == 200 and is_disconnect(control.body, where=self._client.where):
             self._message, self._etag = None, ""
-            self._kept.unlink(missing_ok=True)
+            forget(self._kept)
             return ()
         answer = self._client.ask("data", self._etag)
         if answer.status == 304 and self._message:
@@ -117,7 +116,7 @@ class EdgeApiSource:
         self._doubt.older = 0
         targets = self._targets(message)
         self._message, self._etag = message, answer.etag
-        self._keep(answer.body)
+        keep(self._kept, json.dumps(json.loads(answer.body)))
         return targets
 
     def _targets(self, message: DeviceMessage) -> tuple[Target, ...]:
@@ -147,19 +146,6 @@ class EdgeApiSource:
                 self._message = message
                 return targets
         return error
-
-    def _keep(self, body: bytes) -> None:
-        """Written whole or not at all; a full disk costs the copy and nothing else."""
-        text = json.dumps(json.loads(body))
-        temp = self._kept.with_suffix(".tmp")
-        with contextlib.suppress(OSError):
-            self._kept.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temp).replace(self._kept)
 
 
 def _is_older(version: str, than: str) -> bool:
