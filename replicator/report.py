@@ -99,6 +99,7 @@ def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
         origin=target.origin,
         state=state,
         reason=reason,
+        cause=_cause(engine, patrol) if state is State.BLOCKED else "",
         fix=fix,
         pending_files=len(jobs),
         pending_bytes=sum(job.size for job in jobs),
@@ -141,6 +142,15 @@ def block_of(engine: Engine, patrol: Patrol) -> tuple[str, str] | None:
     if error:
         return f"{_whence(error, patrol.lane.target.storage)}{error}", fix_of(error)
     return None
+
+
+def _cause(engine: Engine, patrol: Patrol) -> str:
+    """The closed-set word for what `block_of`, or the publisher, tells in a sentence."""
+    if patrol.report and patrol.report.blocked:
+        return "source-missing" if patrol.lane.is_egress else "directory-missing"
+    standing = engine.publisher.standing(patrol.lane)
+    error = engine.gate(patrol.lane.target).error or patrol.error or (standing.error if standing else None)
+    return error.reason if error else ""
 
 
 def _whence(error: TransferError, storage: Storage) -> str:

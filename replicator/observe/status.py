@@ -127,6 +127,8 @@ class TargetView:
     state: State
     reason: Text = ""
     """One sentence without a full stop; '' when there is nothing to say."""
+    cause: Text = ""
+    """Closed-set word for what blocks the target; '' when nothing does."""
     fix: Text = ""
     """The safe next step for a person; '' when none is needed."""
     pending_files: int = 0
