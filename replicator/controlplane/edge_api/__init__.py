@@ -1,0 +1,1 @@
+"""The Edge API server: each device, by its certificate, its own configuration; nothing is moved or decided here."""
