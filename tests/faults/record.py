@@ -21,6 +21,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/FAULTS.md"
+ROWS = "fault"
+"""The property of a report that holds the rows its test is marked with."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,14 +30,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if path := config.getoption("--fault-report"):
+    is_worker = hasattr(config, "workerinput")  # of pytest-xdist: its reports go to the one who writes
+    if (path := config.getoption("--fault-report")) and not is_worker:
         config.pluginmanager.register(Recorder(Path(path)), "fault-recorder")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A skip without a reason is a failure: nobody would notice what is no longer tested."""
+    """Marks go along with the report; a skip without a reason is a failure: nobody would notice what is not tested."""
     report = yield
+    if rows := [str(row) for mark in item.iter_markers("fault") for row in mark.args]:
+        report.user_properties.append((ROWS, rows))
     if report.skipped and not hasattr(report, "wasxfail") and not reason_of(report):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped without a reason. Say in the skip what this machine lacks"
@@ -54,30 +59,24 @@ class Recorder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rows: dict[str, list[str]] = {}
         self._tests: dict[str, dict[str, Any]] = {}
         self._began_s = time.monotonic()
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        for item in session.items:
-            if rows := [str(row) for mark in item.iter_markers("fault") for row in mark.args]:
-                self._rows[item.nodeid] = rows
-
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Setup, call and teardown each report; a case ends with its call, or where it fails or is skipped."""
-        rows = self._rows.get(report.nodeid)
-        if rows is None or (report.when != "call" and report.passed):
+        told: dict[str, Any] = dict(report.user_properties)
+        if ROWS not in told or (report.when != "call" and report.passed):
             return
         name = report.nodeid.partition("[")[0].removeprefix("tests/")
         test = self._tests.setdefault(
             name, {"rows": [], "cases": 0, "passed": 0, "failed": 0, "skipped": 0, "reasons": []}
         )
-        test["rows"] = sorted({*test["rows"], *rows})
+        test["rows"] = sorted({*test["rows"], *told[ROWS]})
         test[report.outcome] += 1
         if report.skipped:
             test["reasons"] = sorted({*test["reasons"], reason_of(report)})
         elif report.when == "call":
-            test["cases"] += int(str(dict(report.user_properties).get("cases", 1)))
+            test["cases"] += int(told.get("cases", 1))
 
     def pytest_sessionfinish(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

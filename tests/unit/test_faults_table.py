@@ -110,12 +110,12 @@ def test_mark_that_would_be_missed_is_told(text):
 # What records a run
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    """What a run of the sample wrote, and what it printed."""
+@pytest.fixture(scope="module", params=[(), pytest.param(("-p", "xdist", "-n2"), marks=pytest.mark.slow)])
+def recorded(request, tmp_path_factory):
+    """What a run of the sample wrote, and what it printed: in one process, and spread over two."""
     place = tmp_path_factory.mktemp("recorded")
     (place / "test_sample.py").write_text(SAMPLE)
-    words = ("-p", "no:cacheprovider", "-p", "tests.faults.record", "-q")
+    words = ("-p", "no:cacheprovider", "-p", "tests.faults.record", "-q", *request.param)
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *words, "--fault-report", "report.json", "."],
         cwd=place,
