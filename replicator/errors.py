@@ -3,6 +3,13 @@
     ReplicatorError
       ConfigError(where, problem, fix)         nothing starts or changes; exit code 2
       JournalError                             the state directory cannot be trusted; ends the process
+      ClusterError(problem, status, reason)    the Kubernetes API server did not do what was asked
+        Unreachable      no answer, 408, 429, 5xx: again later
+        Forbidden        401, 403: credentials or rights
+        Conflict         409: the object moved, exists, or somebody else owns the field
+        Gone             410: the version asked for is compacted; list anew
+        Invalid          422: the object breaks a rule of its kind
+        LeaseLost        another replica may be at work by now
       TransferError                            one item could not move; the rest goes on
         Retryable                              the same attempt may succeed later, soon
           Unavailable      endpoint unreachable, 5xx, timeout, cut connection
@@ -22,7 +29,7 @@
           Refused          policy or file system forbids it (unreadable, conflict limit, ...)
             LeftOut        a rule leaves it out: directory, link, special file, hard link, other file system
 
-Foreign exceptions are translated in `stores` only. Nothing decides by message text.
+Foreign exceptions are translated in `stores` and `cluster` only. Nothing decides by message text.
 Never put a secret or a signed URL into a message: messages reach logs, /status and terminals.
 """
 
@@ -43,6 +50,40 @@ class ConfigError(ReplicatorError):
 
 class JournalError(ReplicatorError):
     """The state directory or the journal in it cannot be used at all."""
+
+
+class ClusterError(ReplicatorError):
+    """The API server did not do it. `status` 0: it did not answer at all; `reason`: its word for it, or ''."""
+
+    def __init__(self, problem: str, *, status: int = 0, reason: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.status = status
+        self.reason = reason
+
+
+class Unreachable(ClusterError):
+    """No answer, a cut or late one, or a server that is busy or broken: the same request may succeed later."""
+
+
+class Forbidden(ClusterError):
+    """The API server does not know these credentials, or they lack the right."""
+
+
+class Conflict(ClusterError):
+    """The object is another by now, exists already, or the field belongs to somebody else: look again."""
+
+
+class Gone(ClusterError):
+    """The API server no longer knows what happened since that version."""
+
+
+class Invalid(ClusterError):
+    """The object breaks a rule of its kind; the same request never succeeds."""
+
+
+class LeaseLost(ClusterError):
+    """The Lease was not renewed in time, or another replica holds it."""
 
 
 class TransferError(ReplicatorError):

@@ -26,7 +26,7 @@ FUNCTION_LINES = 60
 # One door a library: whoever else needs it asks the room that owns it.
 DOORS = {
     "aiobotocore": ("replicator.stores.s3.*",),
-    "aiohttp": ("replicator.stores.s3.*",),
+    "aiohttp": ("replicator.stores.s3.*", "replicator.cluster.client"),
     "botocore": ("replicator.stores.s3.*",),
     "fsspec": ("replicator.stores.s3.*",),
     "localbucket": ("replicator.demo*",),
@@ -39,7 +39,13 @@ DOORS = {
 }
 
 # Rooms that may touch files; only replicator.stores touches exports.
-FILE_DOORS = ("replicator.stores.*", "replicator.config.*", "replicator.cli", "replicator.demo*")
+FILE_DOORS = (
+    "replicator.stores.*",
+    "replicator.config.*",
+    "replicator.cluster.access",
+    "replicator.cli",
+    "replicator.demo*",
+)
 
 # Methods that only a Path has, and those that our own doors have as well, which count on an evident Path.
 PATH_DEEDS = {
