@@ -11,8 +11,6 @@ import os
 import socket
 import ssl
 import struct
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -25,6 +23,7 @@ import pytest
 from pydantic import SecretStr
 
 from replicator.model import Storage
+from tests import moto_server
 
 if TYPE_CHECKING:  # half a second that rooms without S3 need not pay
     from replicator.stores.objects import ObjectStore
@@ -33,16 +32,6 @@ if TYPE_CHECKING:  # half a second that rooms without S3 need not pay
     from tests.faults.proxy import Proxy
 
 pytest_plugins = ["tests.faults.record"]
-
-_MOTO = """
-import sys
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
-server = ThreadedMotoServer("127.0.0.1", 0)
-server.start()
-print("ready", *server.get_host_and_port(), flush=True)
-sys.stdin.read()
-"""
-"""Ends when its standard input does, so not even a killed test run leaves it behind."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +49,16 @@ class S3Server:
     secret_key: str
     region: str
 
+    def storage(self, bucket: str) -> Storage:
+        return Storage(
+            endpoint=self.endpoint,
+            bucket=bucket,
+            region=self.region,
+            access_key_id=SecretStr(self.access_key),
+            secret_access_key=SecretStr(self.secret_key),
+            origin="test",
+        )
+
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
@@ -70,16 +69,8 @@ def s3_server() -> Iterator[S3Server]:
     if endpoint := os.environ.get("REPLICATOR_TEST_S3_ENDPOINT"):
         yield S3Server(endpoint, access_key, secret_key, region)
         return
-    with subprocess.Popen(
-        [sys.executable, "-c", _MOTO],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        _, host, port = next(line for line in process.stdout or () if line.startswith("ready")).split()
-        yield S3Server(f"http://{host}:{port}", access_key, secret_key, region)
-        process.kill()
+    with moto_server.running() as endpoint:
+        yield S3Server(endpoint, access_key, secret_key, region)
 
 
 class Witness:
@@ -130,33 +121,36 @@ class Witness:
         return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
 
-@pytest.fixture
-def bucket(s3_server) -> Iterator[str]:
-    """A bucket that exists, is empty, and belongs to one test."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    witness = Witness(s3_server, name)
-    witness.client.create_bucket(Bucket=name)
-    yield name
+@contextlib.contextmanager
+def new_bucket(server: S3Server) -> Iterator[Witness]:
+    witness = Witness(server, f"test-{uuid.uuid4().hex[:12]}")
+    witness.client.create_bucket(Bucket=witness.bucket)
+    yield witness
     witness.client.close()
 
 
 @pytest.fixture
-def witness(s3_server, bucket) -> Iterator[Witness]:
-    one = Witness(s3_server, bucket)
-    yield one
-    one.client.close()
+def witness(s3_server) -> Iterator[Witness]:
+    """The witness of a bucket that exists, is empty, and belongs to one test."""
+    with new_bucket(s3_server) as one:
+        yield one
+
+
+@pytest.fixture
+def bucket(witness) -> str:
+    return str(witness.bucket)
+
+
+@pytest.fixture(scope="module")
+def shared_witness(s3_server) -> Iterator[Witness]:
+    """The witness of a bucket for tests of one module that only look at what was put there once."""
+    with new_bucket(s3_server) as one:
+        yield one
 
 
 @pytest.fixture
 def storage(s3_server, bucket) -> Storage:
-    return Storage(
-        endpoint=s3_server.endpoint,
-        bucket=bucket,
-        region=s3_server.region,
-        access_key_id=SecretStr(s3_server.access_key),
-        secret_access_key=SecretStr(s3_server.secret_key),
-        origin="test",
-    )
+    return s3_server.storage(bucket)
 
 
 @pytest.fixture
