@@ -6,6 +6,8 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 ARGS ?=
+# Two processes share the tests, a file each; most of a test is waiting, so this holds on one core too.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
@@ -15,6 +17,8 @@ AUDIT := .venv-audit
 # Locked versions with their hashes, wheels only; then the project itself, from what is installed by then.
 LOCKED := --no-deps --require-hashes --only-binary :all: --no-compile
 EDITABLE := --no-deps --no-build-isolation --no-index --editable .
+PYTEST := $(BIN)/python -m pytest
+SPREAD := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 SOAK := --timeout 7200 -o faulthandler_timeout=0
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
@@ -30,15 +34,15 @@ demo: $(VENV)/.demo ## see it work: an S3 server, a workload and replicator (ARG
 	$(BIN)/replicator demo $(ARGS)
 
 test: $(VENV)/.dev ## every test (ARGS="-k name")
-	$(BIN)/python -m pytest tests -q --durations=10 $(ARGS)
+	$(PYTEST) tests -q $(SPREAD) --durations=10 $(ARGS)
 
 faults: $(VENV)/.dev build/sbom.json ## every fault that the tests bring about, and docs/FAULTS.md from what came of it
-	@code=0; $(BIN)/python -m pytest tests -q -m fault --fault-report build/faults.json || code=$$?; \
+	@code=0; $(PYTEST) tests -q $(SPREAD) -m fault --fault-report build/faults.json || code=$$?; \
 	$(BIN)/python -m tests.faults.table build/faults.json docs/FAULTS.md && exit $$code
 
 soak: $(VENV)/.dev ## the long profiles: every seed, every place to be killed at; takes hours
-	REPLICATOR_TEST_LONG=1 $(BIN)/python -m pytest tests -q -m fault $(SOAK)
-	REPLICATOR_TEST_LONG=1 $(BIN)/python -m pytest tests/model -q -m "not fault" $(SOAK)
+	REPLICATOR_TEST_LONG=1 $(PYTEST) tests -q -m fault $(SOAK)
+	REPLICATOR_TEST_LONG=1 $(PYTEST) tests/model -q -m "not fault" $(SOAK)
 	$(BIN)/python -m tests.soak $(ARGS)
 
 audit: $(AUDIT)/.made build/sbom.json ## what ships as a CycloneDX list, and whether a flaw is known in it
@@ -63,7 +67,7 @@ contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit -q -m "not slow"
+	$(PYTEST) tests/unit -q $(SPREAD) -m "not slow"
 
 bench: $(VENV)/.demo $(BENCH)/.made $(STUB) ## beside s5cmd, rclone and aws, on one server (ARGS="--quick")
 	$(BENCH)/bin/python benchmarks/transfers.py $(ARGS)
