@@ -17,26 +17,26 @@ SIZE = 100_000
 RANGED = 17 * 2**20
 
 
-async def until_new(running: Running, device: Device, versions: dict[str, tuple[bytes, bytes]]) -> None:
-    """Until every file is of its new version; at no look before may it be anything but the old one."""
+async def in_step_with_old(running: Running, witness, versions: dict[str, tuple[bytes, bytes]]) -> None:
+    """The old versions on both sides, so that faults can be armed before anybody asks for the new ones."""
+    for name, (old, _) in versions.items():
+        await witness.put(f"incoming/{name}", old)
+    await sweep(running)
+    await running.in_step()
+
+
+async def until_new(running: Running, device: Device, witness, versions: dict[str, tuple[bytes, bytes]]) -> None:
+    """Put the new versions, until every file is of its own; at no look before may it be anything but the old one."""
 
     def are_new() -> bool:
         found = {name: (device.inbox / name).read_bytes() for name in versions}
         assert [name for name in found if found[name] not in versions[name]] == []
         return all(found[name] == new for name, (_, new) in versions.items())
 
-    await sweep(running)
-    await eventually(are_new)
-
-
-async def replaced(running: Running, witness, versions: dict[str, tuple[bytes, bytes]]) -> None:
-    """The old versions on the device, the new ones in the bucket."""
-    for name, (old, _) in versions.items():
-        await witness.put(f"incoming/{name}", old)
-    await sweep(running)
-    await running.in_step()
     for name, (_, new) in versions.items():
         await witness.put(f"incoming/{name}", new)
+    await sweep(running)
+    await eventually(are_new)
 
 
 @pytest.mark.fault("B3", "B11")
@@ -49,9 +49,9 @@ async def test_body_that_breaks_or_lies_leaves_the_old_file(far_device, proxy, w
     versions = {name: (b"old " + name.encode(), os.urandom(SIZE)) for name in faults}
     far_device.inbox.mkdir()
     async with far_device.running(far_device.ingress()) as running:
-        await replaced(running, witness, versions)
+        await in_step_with_old(running, witness, versions)
         rules = [proxy.on("get", fault, key=f"incoming/{name}") for name, fault in faults.items()]
-        await until_new(running, far_device, versions)
+        await until_new(running, far_device, witness, versions)
         await running.in_step()
 
         assert [rule.hits for rule in rules] == [1] * len(faults)
@@ -66,10 +66,10 @@ async def test_range_that_breaks_or_lies_leaves_the_old_file(far_device, proxy, 
     """A large object comes in ranges; none of them, first or last, gets into the file unless it is whole and true."""
     versions = {"f": (b"old", os.urandom(RANGED))}
     async with far_device.running(far_device.ingress()) as running:
-        await replaced(running, witness, versions)
+        await in_step_with_old(running, witness, versions)
         proxy.on("get", kind(2**20))
         proxy.on("get", kind(3 * 2**19), nth=3)  # of the next attempt
-        await until_new(running, far_device, versions)
+        await until_new(running, far_device, witness, versions)
         await running.in_step()
 
         assert put_off(running).keys() <= {"unavailable", "integrity"}
@@ -86,14 +86,14 @@ async def test_body_that_stalls_or_drips_is_given_up(far_device, proxy, witness,
     async with far_device.running(
         far_device.ingress(), part_size_bytes=5 * 2**20, min_rate_bytes_s=20 * 2**20, read_timeout_s=0.5
     ) as running:
-        await replaced(running, witness, versions)
+        await in_step_with_old(running, witness, versions)
         rules = [
             proxy.on("get", wire.stalled(), key="incoming/stalled"),
             proxy.on("get", wire.dripped(10), key="incoming/dripped"),
             proxy.on("list", wire.stalled(), nth=2),
             proxy.on("list", wire.dripped(10), nth=3),
         ]
-        await until_new(running, far_device, versions)
+        await until_new(running, far_device, witness, versions)
         await eventually(lambda: all(rule.hits for rule in rules))
         await running.in_step()
 
@@ -107,11 +107,11 @@ async def test_etag_that_does_not_fit_publishes_nothing_wrong(far_device, proxy,
     """An answer with another ETag or none is not the object that was asked for; the listed version is fetched again."""
     versions = {name: (b"old", os.urandom(SIZE)) for name in ("wrong", "opaque", "none")}
     async with far_device.running(far_device.ingress()) as running:
-        await replaced(running, witness, versions)
+        await in_step_with_old(running, witness, versions)
         for name, value in (("wrong", "0" * 32), ("opaque", "of-a-gateway"), ("none", None)):
             proxy.on("get", wire.etag(value), key=f"incoming/{name}")
             proxy.on("head", wire.etag(value), key=f"incoming/{name}")
-        await until_new(running, far_device, versions)
+        await until_new(running, far_device, witness, versions)
         await running.in_step()
 
         assert put_off(running).keys() == {"unavailable", "remote-changed"}
@@ -149,10 +149,10 @@ async def test_answer_of_no_store_is_no_object(far_device, proxy, witness):
     }
     versions = {name: (b"old", os.urandom(SIZE)) for name in faults}
     async with far_device.running(far_device.ingress()) as running:
-        await replaced(running, witness, versions)
+        await in_step_with_old(running, witness, versions)
         for name, fault in faults.items():
             proxy.on("get", fault, key=f"incoming/{name}", times=2)
-        await until_new(running, far_device, versions)
+        await until_new(running, far_device, witness, versions)
         await running.in_step()
 
         assert put_off(running)["unavailable"] >= 10
