@@ -41,7 +41,7 @@ _FIXES: tuple[tuple[type[TransferError], str], ...] = (
 def snapshot(engine: Engine, config: ConfigView, *, is_draining: bool) -> Snapshot:
     """Everything at this moment."""
     now_ts = time.time()
-    targets = tuple(_target_view(engine, patrol) for patrol in engine.patrols.values())
+    targets = tuple(target_view(engine, patrol) for patrol in engine.patrols.values())
     # A bound below a few sweeps would call a healthy target stale.
     max_age_s = max(engine.settings.ready_max_age_s, 3 * engine.settings.sweep_interval_s)
     reasons = readiness(targets, config, is_draining=is_draining, now_ts=now_ts, max_age_s=max_age_s)
@@ -75,7 +75,8 @@ def _link_view(engine: Engine) -> LinkView:
     )
 
 
-def _target_view(engine: Engine, patrol: Patrol) -> TargetView:
+def target_view(engine: Engine, patrol: Patrol) -> TargetView:
+    """One target at this moment."""
     lane, now_s = patrol.lane, time.monotonic()
     target = lane.target
     jobs = engine.queue.jobs(lane)

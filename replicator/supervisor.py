@@ -11,10 +11,10 @@ import dataclasses
 import functools
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
-from replicator import report
+from replicator import drain, report
 from replicator.config.documents import stamps
 from replicator.config.settings import Settings
 from replicator.config.sources.follow import POLL_S
@@ -24,6 +24,7 @@ from replicator.detect.patrol import Patrol
 from replicator.engine import Engine
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.explain import explain
+from replicator.heartbeat import Heartbeat
 from replicator.model import Target
 from replicator.observe import http, logs
 from replicator.observe.metrics import Metrics
@@ -34,9 +35,6 @@ from replicator.stores import heap
 from replicator.stores.files.export import ignore_lease_signals
 
 log = logs.get("supervisor")
-
-_POLL_S = 0.02
-"""Between looks at whether all is sent."""
 
 
 class Tasks:
@@ -80,6 +78,7 @@ class Supervisor:
         self._reread = reread
         self._config = ConfigView(source=engine.settings.source, generation=0, valid=False)
         self._tasks = Tasks()
+        self._heartbeat = Heartbeat(source, self.snapshot, engine.metrics)
         self._is_reread_wanted = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -97,9 +96,11 @@ class Supervisor:
             await self._apply(first, group)
             self._tasks.start(group, "configuration", functools.partial(self._follow, changes, group))
             self._tasks.start(group, "settings", self._follow_settings)
+            self._tasks.start(group, "heartbeat", self._heartbeat.run)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._is_reread_wanted.set)
             await self._stop.wait()
             await self._drain(group)
+            await self._heartbeat.last()
             self._tasks.cancel()
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -164,7 +165,7 @@ class Supervisor:
         await self._part_with([patrol for id_, patrol in self._engine.patrols.items() if id_ not in wanted])
         for patrol in list(self._engine.patrols.values()):
             if wanted.get(patrol.lane.target.id) != patrol.lane.target:
-                await self._tasks.end(f"patrol {patrol.lane.target.id}")
+                await self._end_patrol(patrol.lane.target.id)
                 self._engine.detach(patrol)
                 group.create_task(self._engine.release(patrol.lane), name=f"release {patrol.lane.target.id}")
         # All are open before the first one looks: egress knows the files of ingress by the lanes beside it.
@@ -173,55 +174,40 @@ class Supervisor:
             self._tasks.start(group, f"patrol {patrol.lane.target.id}", patrol.run)
         new = self._config.generation + 1
         self._config = dataclasses.replace(self._config, generation=new, valid=True, error="", applied_ts=time.time())
+        self._heartbeat.applied(wanted)
         log.info("configuration applied", generation=self._config.generation, targets=len(targets))
 
     async def _part_with(self, patrols: Sequence[Patrol]) -> None:
         """Send what is settled of targets that are no longer wanted: their workload has written its last file."""
+        began_s = time.monotonic()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._engine.settings.drain_timeout_s):
-                await self._send_the_rest(patrols)
-        _tell_left(self._engine, patrols)
+                await drain.send_the_rest(self._engine, patrols, self._end_patrol)
+        drain.tell_left(self._engine, patrols)
+        self._heartbeat.part(drain.what_is_left(self._engine, patrols, since_s=began_s))
 
     async def _drain(self, group: asyncio.TaskGroup) -> None:
         """Stop intake, look once more at every egress target, send what is settled; report what is left."""
         await self._tasks.end("configuration")
         for patrol in list(self._engine.patrols.values()):
-            await self._tasks.end(f"patrol {patrol.lane.target.id}")
+            await self._end_patrol(patrol.lane.target.id)
             if not patrol.lane.is_egress:
                 # Its jobs go, but not the lane: egress still has to know which files are from ingress.
                 self._engine.queue.remove_lane(patrol.lane)
-        sending = group.create_task(self._send_the_rest(self._engine.patrols.values()), name="drain")
+        all_of_them = list(self._engine.patrols.values())
+        rest = drain.send_the_rest(self._engine, all_of_them, self._end_patrol)
+        sending = group.create_task(rest, name="drain")
         skip = group.create_task(self._stop_now.wait(), name="second-signal")
         await asyncio.wait(
             {sending, skip}, timeout=self._engine.settings.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
         )
         sending.cancel()
         skip.cancel()
-        _tell_left(self._engine, self._engine.patrols.values())
+        drain.tell_left(self._engine, all_of_them)
         log.info("drained", pending_files=len(self._engine.queue))
 
-    async def _send_the_rest(self, patrols: Iterable[Patrol]) -> None:
-        """Look once more at the egress targets of these, and wait until nothing of theirs waits."""
-        sending = [patrol for patrol in patrols if patrol.lane.is_egress]
-        for patrol in sending:
-            await self._tasks.end(f"patrol {patrol.lane.target.id}")
-        await asyncio.gather(*(patrol.sweep() for patrol in sending))
-        self._engine.queue.hurry()
-        while any(self._engine.queue.jobs(patrol.lane) for patrol in sending):  # noqa: ASYNC110 - threads end jobs
-            await asyncio.sleep(_POLL_S)
-
-
-def _tell_left(engine: Engine, patrols: Iterable[Patrol]) -> None:
-    """Name what could not be sent in time; the next start finds it."""
-    for patrol in patrols:
-        if left := engine.queue.jobs(patrol.lane):
-            log.warning(
-                "left for the next start",
-                target=patrol.lane.target.id,
-                pending_files=len(left),
-                pending_bytes=sum(job.size for job in left),
-                relpath=left[0].relpath,
-            )
+    async def _end_patrol(self, id_: str) -> None:
+        await self._tasks.end(f"patrol {id_}")
 
 
 def _inbox(engine: Engine) -> Inbox | None:

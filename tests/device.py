@@ -17,6 +17,7 @@ from replicator.engine import Engine
 from replicator.errors import ConfigError
 from replicator.model import Direction, Prefix, Storage, Target, TargetOptions
 from replicator.observe.metrics import Metrics
+from replicator.observe.standing import Report
 from replicator.stores.files.export import ignore_lease_signals
 from replicator.supervisor import Supervisor
 
@@ -28,6 +29,8 @@ class Scripted:
 
     def __init__(self, *targets: Target) -> None:
         self._queue: asyncio.Queue[tuple[Target, ...] | ConfigError] = asyncio.Queue()
+        self.told: list[Report] = []
+        self.heartbeat_s = 0.0
         self.offer(*targets)
 
     def offer(self, *targets: Target) -> None:
@@ -42,6 +45,9 @@ class Scripted:
     async def changes(self) -> AsyncIterator[tuple[Target, ...] | ConfigError]:
         while True:
             yield await self._queue.get()
+
+    async def tell(self, report: Report) -> None:
+        self.told.append(report)
 
 
 @dataclass

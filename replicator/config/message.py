@@ -1,4 +1,4 @@
-"""The Edge API's message for one device -> its workloads' paths and its bucket's words. Pure.
+"""The Edge API's message for one device -> its workloads' paths and its bucket's words, and its heartbeat back. Pure.
 
 The words of the bucket come with one layer of base64, as Secrets hold them; the rest of the message is for others and
 passes. Errors name fields and never quote values.
@@ -7,6 +7,7 @@ Source: Flotta's device-configuration message and the envelope of yggdrasil arou
 
 import base64
 import binascii
+import datetime as dt
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from replicator.config.shapes import Shape
 from replicator.config.storage import Words
 from replicator.config.targets import WorkloadPaths
 from replicator.errors import ConfigError
+from replicator.observe.standing import Report, Stand, to_json
 
 _FIX = "Look at the device's conditions in the cluster; the last good configuration stays in force"
 _NO_REGION = "ignore"
@@ -88,6 +90,32 @@ def is_disconnect(body: bytes, *, where: str) -> bool:
     if not body.strip():
         return False
     return _Command.of(_json(body, where).get("content") or {}, where=where, fix=_FIX).command == "disconnect"
+
+
+def heartbeat(report: Report, *, version: str, message_id: str) -> bytes:
+    """The heartbeat as Flotta takes it, with our report as its extension `replication`.
+
+    `version` is that of the message in force. Of a workload's containers nothing is known here: one that the device was
+    given counts as running. `last_data_upload` is left out before the first upload.
+    """
+    content = {
+        "status": "degraded" if report.state is Stand.BLOCKED else "up",
+        "version": version,
+        "workloads": [
+            {"name": one.workload, "status": "Running"}
+            | ({"last_data_upload": _time(one.last_upload_ts)} if one.last_upload_ts is not None else {})
+            for one in report.standings
+        ],
+        "events": [],
+        "replication": to_json(report),
+    }
+    envelope = {"type": "data", "directive": "heartbeat", "message_id": message_id, "version": 1}
+    return json.dumps(envelope | {"sent": _time(report.at_ts), "content": content}, allow_nan=False).encode()
+
+
+def _time(ts: float) -> str:
+    """RFC 3339 in UTC, milliseconds."""
+    return dt.datetime.fromtimestamp(ts, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _json(body: bytes, where: str) -> dict[str, Any]:

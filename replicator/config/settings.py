@@ -82,6 +82,11 @@ class _Sources(Shape, BaseSettings):
     """PEM file of the authority that signed the Edge API's certificate; empty trusts the system's (source edge-api)."""
     edge_api_poll_s: Number = Field(default=30.0, ge=1, le=3600)
     """Seconds between polls, a fifth more or less at random (source edge-api)."""
+    edge_api_heartbeat_s: Number = Field(default=0.0, ge=0, le=3600)
+    """Seconds between heartbeats to the Edge API, sooner at a change of state; 0 where Flotta's agent sends them.
+
+    A device that is unregistered says with one that all is sent; without it, its storage stays for the grace period.
+    """
     workload: str = ""
     """Name of the one workload to serve; empty means the only one, or all in device mode."""
     export_dir: Directory = Path("/export")

@@ -73,6 +73,9 @@ TABLE: Mapping[str, Metric] = {
     "notifications": Metric(
         "replicator_notifications_total", _C, ("outcome",), "Changes that notifications told; refused counts requests."
     ),
+    "heartbeats": Metric(
+        "replicator_heartbeats_total", _C, ("outcome",), "Reports to the control plane, by how it went."
+    ),
     "watcher_restarts": Metric(
         "replicator_watcher_restarts_total", _C, (*WHO, "cause"), "Watchers that had to be set up anew."
     ),
@@ -171,6 +174,7 @@ class Metrics:
     sweep_interval: Gauge
     sweep_found: Counter
     notifications: Counter
+    heartbeats: Counter
     watcher_restarts: Counter
     pending_files: Gauge
     pending_bytes: Gauge
@@ -238,8 +242,7 @@ class Metrics:
         self._publish_link(snapshot.link)
         self.config_valid.set(snapshot.config.valid)
         self.config_generation.set(snapshot.config.generation)
-        applied_ts = snapshot.config.applied_ts
-        self.config_applied_timestamp_seconds.set(math.nan if applied_ts is None else applied_ts)
+        self.config_applied_timestamp_seconds.set(snapshot.config.applied_ts or math.nan)
         self.ready.set(snapshot.is_ready)
         self.draining.set(snapshot.is_draining)
         for view in snapshot.targets:

@@ -66,7 +66,10 @@ class Report:
 
     standings: Annotated[tuple[Standing, ...], Field(max_length=_MOST_WORKLOADS)]
     is_drained: bool
-    """Whether nothing runs any more, and all that ran is proven to be in the bucket."""
+    """Whether nothing runs any more, and all that ran is proven to be in the bucket.
+
+    Told until it is answered well, and not again: whoever limits the rate of reports lets this one pass.
+    """
     at_ts: Seconds
 
     @property
@@ -96,7 +99,7 @@ def standings(snapshot: Snapshot) -> tuple[Standing, ...]:
     by_workload: dict[str, list[TargetView]] = {}
     for view in snapshot.targets:
         by_workload.setdefault(view.workload, []).append(view)
-    return tuple(_standing(workload, views) for workload, views in sorted(by_workload.items()))
+    return tuple(functools.reduce(merged, map(of_target, views)) for _, views in sorted(by_workload.items()))
 
 
 def merged(one: Standing, other: Standing) -> Standing:
@@ -112,14 +115,11 @@ def merged(one: Standing, other: Standing) -> Standing:
     )
 
 
-def _standing(workload: str, views: Sequence[TargetView]) -> Standing:
-    return functools.reduce(merged, (_of_target(workload, view) for view in views))
-
-
-def _of_target(workload: str, view: TargetView) -> Standing:
+def of_target(view: TargetView) -> Standing:
+    """Where its workload stands, as far as this one target goes."""
     state, reason = _state(view)
     return Standing(
-        workload=workload,
+        workload=view.workload,
         state=state,
         reason=reason,
         pending_files=view.pending_files,

@@ -28,6 +28,8 @@ HALF, WHOLE = b"a" * SIZE, b"b" * SIZE
 class OneTarget:
     """A configuration that never changes."""
 
+    heartbeat_s = 0.0
+
     def __init__(self, target: Target) -> None:
         self._target = target
 
@@ -37,6 +39,9 @@ class OneTarget:
     async def changes(self) -> AsyncIterator[tuple[Target, ...]]:
         yield (self._target,)
         await asyncio.Event().wait()
+
+    async def tell(self, report: object) -> None:
+        """Nobody is told."""
 
 
 class Bench:

@@ -25,7 +25,7 @@ DOCUMENTS = sorted(
     path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
 PROMISES = [*(f"E{number}" for number in range(1, 7)), *(f"I{number}" for number in range(1, 7))]
-PROMISES += [f"B{number}" for number in range(1, 9)]
+PROMISES += [f"B{number}" for number in range(1, 10)]
 
 COMMANDS = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
 

@@ -2,7 +2,7 @@
 
 Owns: the connection, the certificate files (read again when they change), caps on the size and the time of an answer.
 Never: redirects, proxies, retries but the one that a closed idle connection needs, what an answer means.
-Source: yggdrasil's HTTP transport: <url>/<channel>/<device>/in.
+Source: yggdrasil's HTTP transport: <url>/<channel>/<device>/in, and /out for what the device has to say.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ class EdgeClient:
         """`url` up to and without the channel, https only."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port
-        self._path = f"{parts.path.rstrip('/')}/%s/{quote(device, safe='')}/in"
+        self._path = f"{parts.path.rstrip('/')}/%s/{quote(device, safe='')}/%s"
         self._identity = identity
         self._connection: http.client.HTTPSConnection | None = None
         self._mark: Hashable = None
@@ -81,20 +81,27 @@ class EdgeClient:
 
         Raises OSError or HTTPException when nobody answers as HTTP does, ConfigError for the identity's files.
         """
-        is_reused = self._connect()
-        try:
-            return self._ask(channel, etag)
-        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-            self.close()
-            if not is_reused:
-                raise
-            self._connect()
-            return self._ask(channel, etag)
+        return self._send("GET", self._path % (channel, "in"), {"If-None-Match": etag} if etag else {})
+
+    def tell(self, body: bytes) -> Answer:
+        """Hand over what the device has to say, as JSON. Raises as `ask`; whoever hears it twice has to bear it."""
+        return self._send("POST", self._path % ("data", "out"), {"Content-Type": "application/json"}, body)
 
     def close(self) -> None:
         if self._connection:
             self._connection.close()
         self._connection = None
+
+    def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Answer:
+        is_reused = self._connect()
+        try:
+            return self._exchange(method, path, headers, body)
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            self.close()
+            if not is_reused:
+                raise
+            self._connect()
+            return self._exchange(method, path, headers, body)
 
     def _connect(self) -> bool:
         """Have a connection with the identity as it is on disk; whether it is an old one."""
@@ -106,26 +113,24 @@ class EdgeClient:
         self._connection = http.client.HTTPSConnection(self._host, self._port, timeout=_SILENCE_S, context=context)
         return False
 
-    def _ask(self, channel: str, etag: str) -> Answer:
-        assert self._connection  # noqa: S101 - `ask` has connected
-        headers = {"User-Agent": f"replicator/{__version__}", "Accept": "application/json"}
-        if etag:
-            headers["If-None-Match"] = etag
+    def _exchange(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Answer:
+        assert self._connection  # noqa: S101 - `_send` has connected
+        headers = {"User-Agent": f"replicator/{__version__}", "Accept": "application/json"} | headers
         try:
             with _until(self._connection, _WHOLE_S):
-                self._connection.request("GET", self._path % channel, headers=headers)
+                self._connection.request(method, path, body, headers)
                 reply = self._connection.getresponse()
-                body = reply.read(MAX_ANSWER_BYTES + 1)
+                answer = reply.read(MAX_ANSWER_BYTES + 1)
         except BaseException:
             self.close()
             raise
-        if len(body) > MAX_ANSWER_BYTES:
+        if len(answer) > MAX_ANSWER_BYTES:
             self.close()
             raise http.client.HTTPException(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
         if reply.length:
             self.close()
             raise http.client.HTTPException("the answer was cut")
-        return Answer(reply.status, reply.getheader("ETag", ""), body)
+        return Answer(reply.status, reply.getheader("ETag", ""), answer)
 
 
 @contextlib.contextmanager

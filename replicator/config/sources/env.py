@@ -17,6 +17,7 @@ from replicator.config.storage import BUCKET_WORDS, Scheme, Words, choose
 from replicator.config.targets import WorkloadPaths, build, served
 from replicator.errors import ConfigError
 from replicator.model import Storage, Target
+from replicator.observe.standing import Report
 
 _CLAIM, _EXTERNAL, _PLAIN = "OBC_", "EXTERNAL_", ""
 
@@ -31,6 +32,8 @@ _DEFAULT_WORKLOAD = "workload"
 
 class EnvSource:
     """One workload, described by settings and environment."""
+
+    heartbeat_s = 0.0
 
     def __init__(
         self,
@@ -68,6 +71,9 @@ class EnvSource:
             if not files:
                 # An environment itself never changes: nothing to wake up for.
                 await asyncio.Event().wait()
+
+    async def tell(self, report: Report) -> None:
+        """Nobody is told."""
 
 
 def environment_storage(environ: Mapping[str, str], *, scheme: Scheme, looked_at: tuple[str, ...] = ()) -> Storage:

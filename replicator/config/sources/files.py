@@ -19,6 +19,7 @@ from replicator.config.sources.follow import POLL_S, SETTLE_S, Snapshot, follow
 from replicator.config.storage import BUCKET_WORDS, Words, choose
 from replicator.errors import ConfigError
 from replicator.model import Storage, Target
+from replicator.observe.standing import Report
 
 MAX_TOTAL_BYTES = 8 * 1024 * 1024
 """All manifests together; more is another directory, mounted by mistake."""
@@ -26,6 +27,8 @@ MAX_TOTAL_BYTES = 8 * 1024 * 1024
 
 class FilesSource:
     """A device, or one workload of it, described by manifests."""
+
+    heartbeat_s = 0.0
 
     def __init__(
         self,
@@ -52,6 +55,9 @@ class FilesSource:
     def changes(self) -> AsyncIterator[Snapshot]:
         """The first snapshot at once, then one each time the files tell something new."""
         return follow(self.read, self._stamp, poll_s=self._poll_s, settle_s=self._settle_s)
+
+    async def tell(self, report: Report) -> None:
+        """Nobody is told."""
 
     def _stamp(self) -> Hashable:
         return stamps([self._dir, self._claim_dir, self._external_dir, *word_files(self._environ)])

@@ -9,6 +9,7 @@ from replicator.config.sources.env import EnvSource
 from replicator.config.sources.files import FilesSource
 from replicator.errors import ConfigError
 from replicator.model import Target
+from replicator.observe.standing import Report
 
 
 class Source(Protocol):
@@ -20,6 +21,15 @@ class Source(Protocol):
 
     def changes(self) -> AsyncIterator[tuple[Target, ...] | ConfigError]:
         """The first answer at once, then one each time it differs from the last; it never ends by itself."""
+        ...
+
+    @property
+    def heartbeat_s(self) -> float:
+        """Seconds between reports to whoever tells the targets; 0 where nobody is told."""
+        ...
+
+    async def tell(self, report: Report) -> None:
+        """Report how replication stands; also called after each new configuration. Raises ReplicatorError."""
         ...
 
 

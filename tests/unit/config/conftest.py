@@ -10,6 +10,8 @@ import pytest
 
 from replicator.config.settings import Settings
 from replicator.errors import ConfigError
+from tests.certificates import issue
+from tests.edge_api import EdgeApi, server_context, write_identity
 
 MANIFESTS = Path(__file__).parent / "manifests"
 
@@ -103,3 +105,22 @@ def next_of() -> Callable[..., Awaitable[object]]:
             return await anext(stream)
 
     return wait
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return issue("authority", is_authority=True)
+
+
+@pytest.fixture
+def identity(tmp_path, authority):
+    """The device's certificate on disk, and the authority it trusts."""
+    return write_identity(tmp_path / "pki", authority)
+
+
+@pytest.fixture
+def api(start_stub, authority, tmp_path, reply):
+    """An Edge API that wants to see a certificate of the authority."""
+    stub = start_stub(server_context(tmp_path, authority))
+    stub.default = EdgeApi(reply)
+    return stub

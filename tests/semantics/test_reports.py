@@ -1,0 +1,135 @@
+"""Promises about what the control plane is told."""
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from replicator.errors import ConfigError
+from replicator.observe.standing import Stand
+from tests.device import Scripted
+
+
+class Told(Scripted):
+    """A source that listens, and looks into the bucket when all is said to be there."""
+
+    def __init__(self, *targets) -> None:
+        super().__init__(*targets)
+        self.heartbeat_s = 3600.0
+        self.in_bucket: Callable[[], Awaitable[list[str]]] | None = None
+        self.keys: list[str] = []
+
+    async def tell(self, report) -> None:
+        if report.is_drained and self.in_bucket:
+            self.keys = await self.in_bucket()
+        await super().tell(report)
+
+
+async def test_b9_drained_is_told_once_all_is_in_the_bucket(device, witness, until):
+    """B9: when it is told, what was written before the disconnect is in the bucket, though no event told of it."""
+    device.outbox.mkdir()
+    source = Told(device.egress())
+    source.in_bucket = lambda: witness.keys("sent/")
+    async with device.running(source=source, watcher="off", sweep_interval_s=3600) as running:
+        await until(lambda: running.view().state == "in-step")
+        for number in range(20):
+            device.write(f"out/{number:02}")
+        source.offer()
+        await until(lambda: source.told[-1].is_drained)
+
+        (standing,) = source.told[-1].standings
+        assert (standing.state, standing.pending_files) == (Stand.SYNCED, 0)
+        assert standing.last_upload_ts
+        assert len(source.keys) == 20
+        assert len(list(device.outbox.iterdir())) == 20
+
+
+async def test_b9_what_could_not_be_sent_is_told_and_not_called_drained(device, until):
+    """B9: a bucket that is away: the number of files that are left, and no proof."""
+    device.storage = dataclasses.replace(device.storage, endpoint="http://127.0.0.1:9")
+    device.write("out/f")
+    source = Told(device.egress())
+    async with device.running(source=source, drain_timeout_s=0.5) as running:
+        await until(lambda: running.view().state == "blocked")
+        source.offer()
+        await until(lambda: not running.supervisor.snapshot().targets)
+        await until(lambda: len(source.told) >= 2)
+
+        report = source.told[-1]
+        assert (report.is_drained, report.pending_files, report.state) == (False, 1, Stand.BLOCKED)
+
+
+async def test_b9_directory_that_is_gone_proves_nothing(device, until):
+    """B9: files that cannot be looked at are not called sent, though nothing is known to wait."""
+    device.write("out/f")
+    source = Told(device.egress())
+    async with device.running(source=source) as running:
+        await running.in_step()
+        device.outbox.rename(device.export / "away")
+        source.offer()
+        await until(lambda: not running.supervisor.snapshot().targets)
+        await until(lambda: len(source.told) >= 2)
+
+        report = source.told[-1]
+        assert (report.is_drained, report.standings[0].reason) == (False, "source-missing")
+
+
+async def test_b9_file_that_is_being_written_is_left(device, until):
+    """B9: its last version is not there yet, so it is not called sent."""
+    source = Told(device.egress())
+    with device.write("out/f").open("ab"):
+        async with device.running(source=source, drain_timeout_s=0.5) as running:
+            await until(lambda: running.view().pending_files)
+            source.offer()
+            await until(lambda: not running.supervisor.snapshot().targets)
+            await until(lambda: len(source.told) >= 2)
+
+            assert (source.told[-1].is_drained, source.told[-1].pending_files) == (False, 1)
+
+
+async def test_b9_device_that_is_back_starts_anew(device, witness, until):
+    """B9: after drained, a new registration replicates, and is not drained."""
+    device.write("out/f")
+    source = Told(device.egress())
+    async with device.running(source=source) as running:
+        await running.in_step()
+        source.offer()
+        await until(lambda: source.told[-1].is_drained)
+        device.write("out/g")
+        source.offer(device.egress())
+        await until(lambda: not source.told[-1].is_drained)
+
+        await until(lambda: witness.keys("sent/g"))
+
+
+async def test_b9_control_plane_that_is_away_stops_no_data(device, witness, until):
+    """B9: reports that fail are counted; files arrive, and the process ends in time."""
+
+    class Away(Told):
+        async def tell(self, report) -> None:
+            raise ConfigError(where="https://edge", problem="cannot be told", fix="Wait")
+
+    async with device.running(source=Away(device.egress())):
+        device.write("out/f")
+        await until(lambda: witness.keys("sent/f"))
+
+
+async def test_b9_process_that_ends_tells_how_it_left_things(device, until):
+    """B9: after the drain of SIGTERM one more report is told, and it is no proof that the device has left."""
+    device.outbox.mkdir()
+    source = Told(device.egress())
+    async with device.running(source=source, watcher="off", sweep_interval_s=3600) as running:
+        await until(lambda: running.view().state == "in-step" and source.told)
+        device.write("out/f")
+        before = len(source.told)
+
+    assert len(source.told) == before + 1
+    report = source.told[-1]
+    assert (report.is_drained, report.pending_files, report.state) == (False, 0, Stand.SYNCED)
+    assert report.last_upload_ts
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """A change of state is told at once."""
+    monkeypatch.setattr("replicator.heartbeat._SOONEST", 0.0)
