@@ -43,6 +43,7 @@ from replicator.report import block_of, fix_of, path_of, url_of
 from replicator.stores.lane import Lane
 from replicator.transfer.barrier import check_barrier, is_barrier
 from replicator.transfer.job import Job
+from replicator.transfer.late import endangers
 from replicator.transfer.outcome import Means
 from replicator.transfer.push import quiet_left_s
 
@@ -145,7 +146,8 @@ def _looked_at(spot: _Spot) -> PlaceView:
         view = dataclasses.replace(view, obstacle=str(error))
     else:
         view = _found(lane, view, local, gate) if local else view
-    return concluded(dataclasses.replace(view, row=_row_view(lane, relpath, local)))
+    view = dataclasses.replace(view, row=_row_view(lane, relpath, local), late_look_s=_late_look_s(lane, relpath))
+    return concluded(view)
 
 
 def _instead(spot: _Spot, view: PlaceView, error: LeftOut) -> PlaceView:
@@ -221,6 +223,12 @@ def _row_view(lane: Lane, relpath: str, local: LocalFile | None) -> RowView | No
         is_verified=row.is_verified,
         is_current=local is not None and row.fingerprint.matches(local.fingerprint),
     )
+
+
+def _late_look_s(lane: Lane, relpath: str) -> float | None:
+    row = lane.row(relpath)
+    late = endangers(lane, row) if row else None
+    return max(0.0, late.due_s - time.time()) if late else None
 
 
 def _barrier(lane: Lane, relpath: str) -> str:

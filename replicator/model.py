@@ -215,6 +215,36 @@ class Upload:
     """In ascending order of their numbers; gaps are parts that were not confirmed."""
 
 
+LATE_LOOK_S = 60.0
+"""What is late is mostly late by seconds: a store's queue, a proxy's buffer, the kernel's."""
+
+LATE_OVER_S = 31 * 60.0
+"""Nothing comes in any more: stores refuse a signature that is 15 min older, or newer, than their clock. So a device
+whose clock is 15 min ahead has it taken for 30 min; the last minute is for the store to carry it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class LateWrite:
+    """A request for one path that was sent and never answered: the store may carry it out, over what came after it."""
+
+    relpath: str
+    checksum: str
+    """Of the content that it would write, in written form; '' for several contents, or when not known."""
+    since_s: int
+    """When the last such request failed: seconds since the epoch, rounded up, by the clock that signs requests."""
+    is_looked_at: bool = False
+    """Whether the first look at the object is over."""
+
+    @property
+    def due_s(self) -> float:
+        """When the object is to be looked at next."""
+        return self.since_s + (LATE_OVER_S if self.is_looked_at else LATE_LOOK_S)
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is to be looked at. A request from so far ahead was refused, if the clock is right by now."""
+        return now_s >= self.due_s or now_s < self.since_s - LATE_OVER_S
+
+
 @dataclass(frozen=True, slots=True)
 class Unseen:
     """The other side was not looked at. Not the same as absent, which is None."""

@@ -117,6 +117,7 @@ def target_view(engine: Engine, patrol: Patrol) -> TargetView:
         sweep_interval_s=patrol.interval_s,
         journal_rows=rows,
         journal_bytes=row_bytes,
+        late_writes=len(lane.journal.late_writes(lane.number)),
         watcher=_watcher_view(patrol),
         generation=_generation_view(engine.publisher.standing(lane)),
         free_bytes=lane.export.free_bytes(),

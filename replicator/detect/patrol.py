@@ -137,6 +137,8 @@ class Patrol:
         is_egress = self.lane.is_egress
         if not is_egress and not self._admission.admits(time.monotonic()):
             return
+        for relpath in self.lane.late_due(time.time()):
+            self._intake.put(self.lane, Hint(relpath))
         labels = who(self.lane.target)
         try:
             report = await self._sweep.run(self._found)

@@ -127,6 +127,8 @@ class PlaceView:
     """Ingress: a file that was removed from the device comes back."""
     readers_wait: Text = ""
     """What keeps a newer set of files from its readers, where files become visible set by set."""
+    late_look_s: float | None = None
+    """Until the object is looked at again, for a request with another content may come in late; None for no reason."""
     verdict: Verdict = Verdict.UNKNOWN
     summary: Text = ""
     """One sentence without a full stop."""
@@ -171,7 +173,8 @@ def _of_egress(place: PlaceView) -> _Conclusion:
     is_failing = place.job is not None and place.job.is_failing
     if place.row and place.row.is_current and not is_failing:
         writer = place.close_gate is not None and place.close_gate.has_writer
-        return Verdict.IN_STEP, f"in step{', and a program has it open for writing' if writer else ''}", ""
+        open_now = ", and a program has it open for writing" if writer else ""
+        return Verdict.IN_STEP, f"in step{open_now}{_late_look(place.late_look_s)}", ""
     if place.file is None and place.block and (place.row or place.job):
         return _blocked(place.block)
     if place.file is None and is_failing:
@@ -241,6 +244,10 @@ def _writer(gate: GateView | None) -> str:
 
 def _next(place: PlaceView) -> str:
     return "" if place.next_sweep_s is None else f"; the next look at everything is {_in(place.next_sweep_s)}"
+
+
+def _late_look(seconds: float | None) -> str:
+    return "" if seconds is None else f"; looked at again {_in(seconds)}, for a lost request may come in late"
 
 
 def _in(seconds: float) -> str:

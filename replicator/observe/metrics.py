@@ -98,6 +98,9 @@ TABLE: Mapping[str, Metric] = {
     ),
     "journal_rows": Metric("replicator_journal_rows", _G, WHO, "Files that both sides are known to hold."),
     "journal_bytes": Metric("replicator_journal_bytes", _G, WHO, "Bytes of those files."),
+    "late_writes": Metric(
+        "replicator_late_writes", _G, WHO, "Paths whose objects are looked at again, for a request may come in late."
+    ),
     "watcher_watches": Metric("replicator_watcher_watches", _G, WHO, "Directories under watch."),
     "watcher_needed": Metric("replicator_watcher_needed", _G, WHO, "Directories that there are to watch."),
     "watcher_overflows": Metric(
@@ -187,6 +190,7 @@ class Metrics:
     target_state: Gauge
     journal_rows: Gauge
     journal_bytes: Gauge
+    late_writes: Gauge
     watcher_watches: Gauge
     watcher_needed: Gauge
     watcher_overflows: Counter
@@ -261,7 +265,7 @@ class Metrics:
 
     def _publish_target(self, view: TargetView) -> None:
         labels = who(view)
-        for name in ("pending_files", "pending_bytes", "blocked_bytes", "journal_rows", "journal_bytes"):
+        for name in ("pending_files", "pending_bytes", "blocked_bytes", "journal_rows", "journal_bytes", "late_writes"):
             getattr(self, name).labels(*labels).set(getattr(view, name))
         self.oldest_pending_seconds.labels(*labels).set(view.oldest_pending_s)
         self.sweep_interval.labels(*labels).set(view.sweep_interval_s)
@@ -306,10 +310,9 @@ class Metrics:
 
     def forget_target(self, target: Labelled) -> None:
         """Drop the series of a target that is gone for good."""
-        labels = dict(zip(WHO, who(target), strict=True))
         for attribute, metric in TABLE.items():
             if metric.labels[: len(WHO)] == WHO:
-                getattr(self, attribute).remove_by_labels(labels)
+                getattr(self, attribute).remove_by_labels(dict(zip(WHO, who(target), strict=True)))
 
 
 class TargetSeries:

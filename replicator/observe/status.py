@@ -151,6 +151,8 @@ class TargetView:
     journal_rows: int = 0
     """Files that both sides are known to hold; `journal_bytes` is their total size."""
     journal_bytes: int = 0
+    late_writes: int = 0
+    """Paths for which a request was never answered: in step, and looked at again, for it may come in late."""
     watcher: WatcherView | None = None
     generation: GenerationView | None = None
     """None for targets whose files become visible one by one."""

@@ -4,7 +4,7 @@ Egress (origin is the file; the object is looked at only when a request for it p
 
     file        object            row     action
     as row      as row or unseen  yes     SKIP
-    as row      gone or another   yes     COPY    somebody else wrote our key, seen in an audit
+    as row      gone or another   yes     COPY    a late request or somebody else wrote our key: seen at another look
     changed     any               yes     CHECK when the size is the row's (a touch sends nothing), else COPY
     present     unseen or absent  no      COPY
     present     present           no      CHECK when sizes agree, else COPY

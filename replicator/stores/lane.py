@@ -45,6 +45,10 @@ class Lane:
     def etags(self) -> Iterator[tuple[str, str]]:
         return self.journal.etags(self.number)
 
+    def late_due(self, now_s: float) -> list[str]:
+        """The paths whose objects are to be looked at again; `now_s` in seconds since the epoch."""
+        return [late.relpath for late in self.journal.late_writes(self.number) if late.is_due(now_s)]
+
     def is_echo(self, local: LocalFile) -> bool:
         """Whether ingress wrote exactly this version of the file, so that sending it back would echo."""
         path = _join(self.target.subdir, local.relpath)

@@ -23,6 +23,7 @@ from replicator.stores.lane import Lane
 from replicator.transfer.barrier import check_barrier, is_barrier
 from replicator.transfer.content import Content, part_sizes
 from replicator.transfer.job import Job
+from replicator.transfer.late import endangers, looked_at
 from replicator.transfer.outcome import Done, Ending, Means, Outcome, Parcel, attempt
 from replicator.transfer.push import Loaded, Pushed, adopted, load, push, put
 from replicator.transfer.resumable import recover_uploads
@@ -49,6 +50,14 @@ def send(jobs: Sequence[Job], means: Means, go_on: Callable[[], bool]) -> Iterat
     All are looked at, and the small ones read, before the first request. `go_on` is asked before each job's requests;
     where it says no, the job is not begun and not yielded. Raises JournalError.
     """
+    began_s = time.time()
+    for job, ending in _send(jobs, means, go_on):
+        if isinstance(ending, Outcome):
+            looked_at(job.lane, job.relpath, began_s)
+        yield job, ending
+
+
+def _send(jobs: Sequence[Job], means: Means, go_on: Callable[[], bool]) -> Iterator[tuple[Job, Ending]]:
     opened = []
     with means.budget.hold(len(jobs) * SMALL_BYTES):
         with means.turn:
@@ -87,10 +96,17 @@ def _begin(job: Job, row: Row | None, means: Means) -> Outcome | _Opened | Calla
             if parcel.size <= SMALL_BYTES and is_ready:
                 loaded = load(parcel, waited_s=time.monotonic() - job.changed_s)
                 return partial(_deliver, job, parcel, row, loaded, is_check=action is Action.CHECK)
-        elif not (action is Action.SKIP and row and row.is_verified and lane.target.options.delete_after_upload):
+        elif not (action is Action.SKIP and row and _has_to_be_asked(lane, row)):
             return Outcome(Done.NOTHING, was_asked=False)
         open_files.pop_all()
         return _Opened(parcel, row, action)
+
+
+def _has_to_be_asked(lane: Lane, row: Row) -> bool:
+    """Whether a file in step is worth a request: to free the device of it, or because its object may be another."""
+    if late := endangers(lane, row):
+        return late.is_due(time.time())
+    return row.is_verified and lane.target.options.delete_after_upload
 
 
 def _decide(job: Job, file: OpenFile, row: Row | None) -> Action:
@@ -100,9 +116,11 @@ def _decide(job: Job, file: OpenFile, row: Row | None) -> Action:
     is_possible = file.fingerprint.size <= MAX_OBJECT_BYTES and is_included(job.relpath, lane.target.options)
     if not is_possible or lane.is_echo(local):
         return Action.LEAVE
-    job.observe(local)
     # The bucket is listed only while no row is known, so whatever a listing says is older than any row.
-    return classify_egress(local, job.remote if row is None else UNSEEN, row)
+    action = classify_egress(local, job.remote if row is None else UNSEEN, row)
+    if action is not Action.SKIP:
+        job.observe(local)
+    return action
 
 
 def _forget(job: Job) -> Outcome:
@@ -127,13 +145,19 @@ def _deliver(job: Job, parcel: Parcel, row: Row | None, loaded: Loaded, *, is_ch
 
 def _finish(job: Job, found: _Opened) -> Outcome:
     """Send, or free what was sent."""
-    parcel, row = found.parcel, found.row
-    if row is None or found.action in (Action.COPY, Action.CHECK):
+    parcel, row, action = found.parcel, found.row, found.action
+    is_endangered = row is not None and endangers(parcel.lane, row) is not None
+    if is_endangered and action is Action.SKIP:
+        action = classify_egress(LocalFile(job.relpath, parcel.file.fingerprint), _head(parcel), row)
+        if action is Action.SKIP:
+            return Outcome(Done.NOTHING)
+        log.warning("overwritten by a late request, sent again", target=parcel.lane.target.id, relpath=job.relpath)
+    if row is None or action in (Action.COPY, Action.CHECK):
         if is_barrier(parcel.lane, job.relpath):
             check_barrier(parcel.lane, job.relpath)
-        known = _known(job, parcel, row, is_check=found.action is Action.CHECK)
+        known = _known(job, parcel, row, is_check=action is Action.CHECK)
         return _concluded(parcel, row, push(parcel, known=known, waited_s=time.monotonic() - job.changed_s))
-    row = _looked_after(parcel.lane, parcel.key, row)
+    row = _looked_after(parcel, row)
     if not row.is_verified:
         return Outcome(Done.NOTHING, row=row)
     _free(parcel.lane, row)
@@ -142,9 +166,9 @@ def _finish(job: Job, found: _Opened) -> Outcome:
 
 def _concluded(parcel: Parcel, row: Row | None, pushed: Pushed) -> Outcome:
     lane, new_row, was_sent = parcel.lane, pushed.row, pushed.moved_bytes is not None
-    is_to_go = lane.target.options.delete_after_upload and new_row.is_verified
+    is_to_go = lane.target.options.delete_after_upload and new_row.is_verified and not endangers(lane, new_row)
     if is_to_go and not was_sent:
-        new_row = _looked_after(lane, parcel.key, new_row)
+        new_row = _looked_after(parcel, new_row)
     is_upload = was_sent and parcel.size > parcel.means.part_size_bytes
     if is_upload:
         lane.journal.settle_upload(lane.number, new_row)
@@ -161,13 +185,18 @@ def _concluded(parcel: Parcel, row: Row | None, pushed: Pushed) -> Outcome:
     )
 
 
-def _looked_after(lane: Lane, key: str, row: Row) -> Row:
+def _looked_after(parcel: Parcel, row: Row) -> Row:
     """The row, no longer verified when the store does not hold any more what it confirmed, perhaps long ago."""
+    remote = _head(parcel)
+    return dataclasses.replace(row, is_verified=remote is not None and remote.etag == row.etag)
+
+
+def _head(parcel: Parcel) -> RemoteObject | None:
+    """The object as it is now, None when there is none."""
     try:
-        is_there = lane.objects.head(key).etag == row.etag
+        return parcel.lane.objects.head(parcel.key)
     except ObjectMissing:
-        is_there = False
-    return dataclasses.replace(row, is_verified=is_there)
+        return None
 
 
 def _free(lane: Lane, row: Row) -> None:
@@ -202,10 +231,7 @@ def _known(job: Job, parcel: Parcel, row: Row | None, *, is_check: bool) -> Cont
     """What the object is known to hold, where comparing may spare a transfer."""
     remote = UNSEEN if job.attempts else job.remote
     if _is_asked_first(job, parcel.size, row):
-        try:
-            remote = parcel.lane.objects.head(parcel.key)
-        except ObjectMissing:
-            return None
+        remote = _head(parcel)
     elif row is not None:
         return Content(row.etag, row.checksum, row.is_verified) if is_check and row.checksum else None
     if not isinstance(remote, RemoteObject) or remote.size != parcel.size:

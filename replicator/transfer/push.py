@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from replicator.checksum import checksum_of, composite_etag, part_size_of
-from replicator.errors import ObjectMissing, RemoteChanged, SourceChanged
+from replicator.checksum import checksum_of, composite_etag, part_size_of, written
+from replicator.errors import ObjectMissing, RemoteChanged, SourceChanged, Unavailable
 from replicator.model import Fingerprint, Row, Upload
 from replicator.stores.files.export import OpenFile
 from replicator.transfer.content import Content, part_metadata, part_size_for, whole_metadata
+from replicator.transfer.late import expect, unless_answered
 from replicator.transfer.outcome import Parcel
 from replicator.transfer.resumable import begun_upload, push_resumable
 
@@ -90,7 +91,8 @@ def put(parcel: Parcel, loaded: Loaded) -> Pushed:
     means.let_pass(up=len(loaded.body))
     metadata = whole_metadata(parcel.file.fingerprint, loaded.md5)
     began_s = time.monotonic()
-    etag = parcel.lane.objects.put(parcel.key, loaded.body, md5=loaded.md5, metadata=metadata)
+    with unless_answered(parcel.lane, parcel.file.relpath, written(loaded.md5.hex(), part_size_bytes=0)):
+        etag = parcel.lane.objects.put(parcel.key, loaded.body, md5=loaded.md5, metadata=metadata)
     asked_s = time.monotonic() - began_s
     means.bandwidth.moved("up", len(loaded.body), asked_s)
     parcel.moved(len(loaded.body))
@@ -157,6 +159,10 @@ def _push_stream(parcel: Parcel, *, part_size: int) -> Pushed:
             etag = lane.objects.put_parts(parcel.key, parts(), part_size=part_size, metadata=metadata)
     except _TooSlow:
         parcel.moved(-len(digests) * part_size)
+        raise
+    except Unavailable:
+        if len(digests) * part_size >= parcel.size:  # else nothing was to become visible yet
+            expect(lane, file.relpath, written(composite_etag(digests), part_size_bytes=part_size))
         raise
     except ObjectMissing as exc:
         # What the store says when the library cleans up after a completion whose answer was lost.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from replicator.checksum import composite_etag
+from replicator.checksum import composite_etag, written
 from replicator.errors import (
     IntegrityFailed,
     ObjectMissing,
@@ -25,6 +25,7 @@ from replicator.model import Part, Row, Upload
 from replicator.reconcile.keys import key_of
 from replicator.stores.lane import Lane
 from replicator.transfer.content import part_metadata
+from replicator.transfer.late import unless_answered
 from replicator.transfer.outcome import Parcel
 
 PARTS_IN_FLIGHT = 4
@@ -54,7 +55,8 @@ def push_resumable(parcel: Parcel, *, begun: Upload | None, part_size: int) -> R
         if not file.is_unchanged():
             raise SourceChanged("it changed while it was sent; nothing was published, it is sent again")
         expected = composite_etag([part.md5 for part in parts])
-        etag = _complete(lane, key, begun.upload_id, parts, expected)
+        with unless_answered(lane, file.relpath, written(expected, part_size_bytes=part_size)):
+            etag = _complete(lane, key, begun.upload_id, parts, expected)
     except ObjectMissing as exc:
         lane.journal.drop_upload(lane.number, file.relpath)
         raise RemoteChanged("the upload vanished from the store before it was complete; it is sent again") from exc

@@ -306,6 +306,16 @@ def _hurry(monkeypatch):
 
 
 @pytest.fixture
+def shift(monkeypatch):
+    """Sets how many seconds the wall clock of this process is off."""
+    off_s = [0.0]
+    real, real_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: real() + off_s[0])
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + int(off_s[0] * 10**9))
+    return lambda seconds: off_s.__setitem__(0, seconds)
+
+
+@pytest.fixture
 def scene(tmp_path) -> Iterator[Scene]:
     """A scene in memory, where the kernel makes files faster than anybody can watch them."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

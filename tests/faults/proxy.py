@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.faults.wire import Answer, Call, Fault, passed, refused
+from tests.faults.wire import Answer, Call, Fate, Fault, passed, refused
 
 _CHUNK = 64 * 1024
 
@@ -64,12 +64,13 @@ class Chaos:
     kinds: Mapping[str, Fault]
     hits: Counter[str] = field(default_factory=Counter)
 
-    def draw(self) -> Fault | None:
+    def draw(self) -> str:
+        """A kind, or '' for no fault."""
         if self.dice.random() >= self.share:
-            return None
+            return ""
         kind = self.dice.choice(sorted(self.kinds))
         self.hits[kind] += 1
-        return self.kinds[kind]
+        return kind
 
 
 class Proxy:
@@ -81,6 +82,8 @@ class Proxy:
         self.upstream = (parts.hostname or "", parts.port or 80)
         self.calls: list[Call] = []
         """Every request, in the order in which its last byte came; without bodies."""
+        self.fates: list[Fate] = []
+        """What became of each of them, in the same order."""
         self.bytes_s = 0.0
         """What the link carries in each direction; 0 is no limit."""
         self.delay_s = 0.0
@@ -165,11 +168,17 @@ class Proxy:
         with self._lock:
             return next((rule for rule in self._rules if rule.strikes(call)), None)
 
-    def record(self, call: Call) -> Fault | None:
-        """Remember a call; the fault that chaos has for it."""
+    def record(self, call: Call, rule: Rule | None) -> tuple[Fate, Fault]:
+        """Remember a call; its fate, and the fault that it meets: the rule's, or what chaos has for it."""
         with self._lock:
-            self.calls.append(replace(call, body=b""))
-            return self._chaos.draw() if self._chaos else None
+            fate = Fate(replace(call, body=b""), fault="rule" if rule else "")
+            self.calls.append(fate.call)
+            self.fates.append(fate)
+            drawn = self._chaos.draw() if self._chaos else ""  # for each call, so that the order stays the seed's
+            if rule or not (self._chaos and drawn):
+                return fate, rule.fault if rule else passed()
+            fate.fault = drawn
+            return fate, self._chaos.kinds[drawn]
 
     def met(self, connection: socket.socket) -> None:
         with self._lock:
@@ -232,15 +241,23 @@ class _Handler(BaseHTTPRequestHandler):
         rule = self.proxy.rule_for(call)
         body = self._body(int(call.headers.get("content-length", 0)), rule.body_bytes if rule else None)
         call = replace(call, body=body, length=len(body), digest=hashlib.md5(body).hexdigest(), at_s=time.monotonic())
-        drawn = self.proxy.record(call)
+        fate, fault = self.proxy.record(call, rule)
         if rule and rule.body_bytes is not None:
+            fate.told = "reset"
             raise _Reset
-        fault = rule.fault if rule else drawn or passed()
-        answer = fault(call, lambda: self._forward(call))
+
+        def forward() -> Answer:
+            answer = self._forward(call)
+            fate.done_s.append(time.monotonic())
+            return answer
+
+        answer = fault(call, forward)
         self.proxy.stopping.wait(self.proxy.delay_s)
         if answer is None:
+            fate.told = "reset"
             raise _Reset
         self._tell(answer)
+        fate.told = str(answer.status)
 
     def _body(self, length: int, at_most: int | None) -> bytes:
         wanted = length if at_most is None else min(length, at_most)

@@ -15,16 +15,6 @@ pytestmark = pytest.mark.slow
 DAY_S = 86400.0
 
 
-@pytest.fixture
-def shift(monkeypatch):
-    """Sets how many seconds the wall clock of this process is off."""
-    off_s = [0.0]
-    real, real_ns = time.time, time.time_ns
-    monkeypatch.setattr(time, "time", lambda: real() + off_s[0])
-    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + int(off_s[0] * 10**9))
-    return lambda seconds: off_s.__setitem__(0, seconds)
-
-
 @pytest.mark.fault("H1")
 @pytest.mark.parametrize(
     "jump_s",

@@ -34,6 +34,26 @@ class Call:
     """By the monotonic clock."""
 
 
+@dataclass
+class Fate:
+    """What became of a call. Times by the monotonic clock."""
+
+    call: Call
+    fault: str = ""
+    """The kind that chance drew, or 'rule'; '' for none."""
+    done_s: list[float] = field(default_factory=list)
+    """When the server had done as it was asked: never, once, or again on a new connection."""
+    told: str = ""
+    """What the client got: a status, or 'reset'; '' while it waits, or when it had gone."""
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{at_s:.3f}" for at_s in self.done_s) or "never"
+        return (
+            f"{self.call.at_s:.3f} {self.call.operation} {self.call.digest} fault {self.fault or 'none'}, "
+            f"done by the server {done}, client told {self.told or 'nothing'}"
+        )
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the client gets. Content-Length is that of `body`, unless the headers name another."""
@@ -81,6 +101,22 @@ def lost() -> Fault:
 
     def fault(_call: Call, forward: Forward) -> None:
         forward()
+
+    return fault
+
+
+def late(when: threading.Event) -> Fault:
+    """A reset at once, and the server does as it was asked when the event is set: nobody ever hears of it.
+
+    So does a proxy that has read a request to its end before its client went away, or a link that holds one back.
+    """
+
+    def fault(_call: Call, forward: Forward) -> None:
+        threading.Thread(target=deliver, args=(forward,), name="late request", daemon=True).start()
+
+    def deliver(forward: Forward) -> None:
+        if when.wait(60):
+            forward()
 
     return fault
 

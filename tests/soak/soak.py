@@ -11,8 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.soak.gauges import Sample, growth
+from tests.soak.history import history
 from tests.soak.stand import KINDS, Stand
 from tests.soak.workload import OtherParty, Workload, digest
+
+IN_THE_BUCKET = "every file is in the bucket as it is"
+TOLD = 5
+"""Files that speak against a claim and whose history is told."""
 
 CALM_S = 180
 """How long it may take to be in step once the faults are over."""
@@ -144,7 +149,7 @@ class Soak:
         objects = self._objects("sent/")
         files = {path.relative_to(self.stand.outbox).as_posix(): path for path in _plain(self.stand.outbox)}
         digests = {relpath: digest(path.read_bytes()) for relpath, path in files.items()}
-        yield "every file is in the bucket as it is", [one for one in digests if objects.get(one) != digests[one]]
+        yield IN_THE_BUCKET, [one for one in digests if objects.get(one) != digests[one]]
         written = self.workload.written
         bodies = {(call.key.removeprefix("sent/"), call.digest) for call in self.stand.proxy.seen("put", key="sent/*")}
         # A reset leaves a part of a body in the proxy's record, which the server never saw.
@@ -220,6 +225,8 @@ def report(soak: Soak, settled_s: float, claims: list[tuple[str, list[str]]]) ->
         for gauge in ("rss_mib", "fds", "threads", "state_mib", "series")
         for before, after in [growth(soak.lived, gauge)]
     )
+    broken = dict(claims).get(IN_THE_BUCKET, [])
+    histories = "\n".join(history(soak.stand, relpath) for relpath in broken[:TOLD])
     verdicts = "\n".join(
         f"- {claim}: {'yes' if not against else f'NO, {len(against)}: {against[:3]}'}" for claim, against in claims
     )
@@ -234,6 +241,7 @@ def report(soak: Soak, settled_s: float, claims: list[tuple[str, list[str]]]) ->
         f"Requests: {requests}. Of them {struck} met a fault of their own.",
         f"In step {settled_s:.0f} s after the last fault.",
         verdicts,
+        *([f"What happened to files that are not:\n\n{histories}"] if histories else []),
         f"The process that lived to the end, median of its first and of its last fifth: {flat}; {most}.",
         _table(soak, every_s=soak.seconds / 20),
     )

@@ -12,7 +12,7 @@ from replicator.detect.sweep import Report
 from replicator.engine import Engine
 from replicator.errors import AccessDenied, DiskFull
 from replicator.explain import explain
-from replicator.model import Direction, Hint, Prefix, Row, Storage, Target, TargetOptions
+from replicator.model import Direction, Hint, LateWrite, Prefix, Row, Storage, Target, TargetOptions
 from replicator.observe.explanation import Verdict, to_json
 from replicator.observe.metrics import Metrics
 from replicator.stores.files.export import ignore_lease_signals
@@ -68,6 +68,23 @@ def job_of(engine, lane):
     engine.queue.put(lane, Hint("a"))
     (job,) = engine.queue.jobs(lane)
     return job
+
+
+async def test_file_whose_lost_request_may_come_in_late_is_in_step_and_says_when_it_is_looked_at(
+    open_target, ask, export
+):
+    """Only where the late content would be another one."""
+    (export / "out/a").write_bytes(b"hello")
+    lane = await open_target()
+    record(lane, "a", checksum="md5:2")
+    lane.journal.expect_late(lane.number, LateWrite("a", "md5:1", int(time.time())))
+
+    place = ask("out/a")
+    assert place.verdict is Verdict.IN_STEP
+    assert place.summary.startswith("in step; looked at again in ")
+
+    record(lane, "a", checksum="md5:1")
+    assert ask("out/a").summary == "in step"
 
 
 @pytest.mark.parametrize("asked", ["{export}/out/a", "out/a", "sent/a", "s3://bucket/sent/a", "a"])

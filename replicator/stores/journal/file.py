@@ -13,7 +13,7 @@ from importlib import resources
 
 from replicator.errors import ConfigError, JournalError
 
-_SCRIPTS = ("schema.sql", "schema_2.sql")
+_SCRIPTS = ("schema.sql", "schema_2.sql", "schema_3.sql")
 """The nth makes version n of the schema out of the one before. They never change: at open, texts are compared."""
 
 SCHEMA_VERSION = len(_SCRIPTS)

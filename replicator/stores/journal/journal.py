@@ -12,6 +12,7 @@ from typing import Self
 from replicator.stores.journal import file as journal_file
 from replicator.stores.journal.commit import Committer
 from replicator.stores.journal.intents import Intents
+from replicator.stores.journal.late import LateWrites
 from replicator.stores.journal.rows import Rows
 from replicator.stores.journal.tables import Reader
 from replicator.stores.journal.uploads import Uploads
@@ -33,7 +34,7 @@ _DROP_TARGET = (
 )
 
 
-class Journal(Rows, Intents, Uploads, Usage):
+class Journal(Rows, Intents, Uploads, LateWrites, Usage):
     """The one door to all of it. Calls block, reads for microseconds, and are safe from any thread.
 
     Any call may raise JournalError, which ends the process. Writes return when they are committed; they raise
@@ -75,6 +76,8 @@ class Journal(Rows, Intents, Uploads, Usage):
 
     def drop_target(self, number: int) -> None:
         """Forget everything about a target that nobody works on; others' writes get their turns meanwhile."""
+        for late in self.late_writes(number):
+            self.drop_late(number, late.relpath)
         while self._reader.all(_HAS_ROWS, (number,)):
             self._committer.commit((_DROP_SOME_ROWS, (number, number)))
         self._committer.commit(*((sql, (number,)) for sql in _DROP_TARGET))

@@ -119,6 +119,7 @@ class TestPublish:
             pending_bytes=30,
             oldest_pending_s=4.5,
             blocked_bytes=5,
+            late_writes=6,
             failing_by_reason={"throttled": 2},
             skipped_by_reason={"hard-link": 3},
             watcher=WatcherView(source="inotify", watches=7, degraded="overflow"),
@@ -135,6 +136,7 @@ class TestPublish:
             "blocked_bytes": 5,
             "journal_rows": 40,
             "journal_bytes": 4096,
+            "late_writes": 6,
             "watcher_watches": 7,
             "watcher_degraded": 1,
         }
