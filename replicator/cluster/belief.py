@@ -31,6 +31,8 @@ class Belief:
         self._tell = tell
         self._doubts = 0
         self._removed: dict[str, str] = {}
+        self.ended = self._removed.keys()
+        """Uids of objects whose removal was told by a watch; that a list lacks one says less."""
 
     def take_listing(self, listing: Listing) -> None:
         """Be in line with it; while it is in doubt, nothing is removed and nothing newer is replaced for it."""

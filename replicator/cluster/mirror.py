@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from replicator.cluster.belief import BELIEVED_AFTER, Belief, Change
 from replicator.cluster.client import Cluster
 from replicator.cluster.kinds import Key, Kind, Object
-from replicator.errors import ClusterError, Gone
+from replicator.errors import ClusterError, Forbidden, Gone
 from replicator.observe import logs
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
@@ -64,10 +64,13 @@ class Mirror:
     ) -> None:
         self.on_change = on_change
         self.problem = ""
+        self.is_refused = False
+        """Whether the problem is an answer: these credentials may not read it."""
         self._cluster, self._kind, self._namespace = cluster, kind, namespace
         self._selection = {"name": name, "labels": labels}
         self._rhythm = rhythm or Rhythm()
         self._belief = Belief(self._tell)
+        self.ended = self._belief.ended
         self._heard = self._rhythm.clock()
         self._synced = asyncio.Event()
 
@@ -146,9 +149,9 @@ class Mirror:
         self._heard = self._rhythm.clock()
         if self.problem:
             _log.info("API server answers again", kind=self._kind.plural, namespace=self._namespace)
-        self.problem = ""
+        self.problem, self.is_refused = "", False
 
     def _ill(self, exc: ClusterError) -> None:
         if not self.problem:
             _log.warning("API server does not answer", kind=self._kind.plural, namespace=self._namespace, error=exc)
-        self.problem = str(exc)
+        self.problem, self.is_refused = str(exc), isinstance(exc, Forbidden)
