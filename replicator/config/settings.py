@@ -66,12 +66,14 @@ class _Sources(Shape, BaseSettings):
 
     config: OptionalPath = None
     """YAML file with settings by their names."""
-    source: Literal["env", "files", "edge-api"] = "env"
-    """Where workloads and storage come from: these settings and the environment, manifests, or the Edge API."""
+    source: Literal["env", "files", "edge-api", "kubernetes"] = "env"
+    """Where workloads and storage come from: the environment with these settings, manifests, Edge API, or cluster."""
     manifests_dir: Directory = Path("/etc/replicator/manifests")
     """Directory of EdgeWorkload, EdgeDevice, ConfigMap and Secret YAML, and of mounted storage/ (source files)."""
     device: str = ""
-    """Name of this EdgeDevice; empty means the only one (source files), and source edge-api needs it."""
+    """Name of this EdgeDevice; empty means the only one (source files, kubernetes), and source edge-api needs it."""
+    namespace: str = ""
+    """Namespace of this EdgeDevice; empty means the service account's, or the kubeconfig's (source kubernetes)."""
     edge_api_url: HttpsUrl = ""
     """Address of the Edge API up to the channel, as in https://edge.example/api/flotta-management/v1."""
     edge_api_cert: PemFile = Path("/etc/pki/consumer/cert.pem")

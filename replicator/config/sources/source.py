@@ -43,4 +43,8 @@ def make_source(
         from replicator.config.sources.edge_api import EdgeApiSource  # noqa: PLC0415  # the HTTP client is not for all
 
         return EdgeApiSource(settings)
+    if settings.source == "kubernetes":
+        from replicator.config.sources.kubernetes import KubernetesSource  # noqa: PLC0415  # nor is aiohttp
+
+        return KubernetesSource(settings, environ)
     return EnvSource(settings, environ, origins=origins)
