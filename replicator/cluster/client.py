@@ -8,15 +8,17 @@ import contextlib
 import random
 from collections.abc import AsyncGenerator
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from replicator.cluster.access import Access
-from replicator.cluster.connection import ANSWER_S, Connection, fault
+from replicator.cluster.connection import Connection, fault
 from replicator.cluster.kinds import Kind, Object
 from replicator.errors import ClusterError, Unreachable
 
 PAGE_LIMIT = 500
 """Objects a page of a list; the usual number of Kubernetes' own clients."""
+ANSWER_S = 30.0
+"""A whole answer, but for watches; those may be silent for as long after their end."""
 WATCH_S = 300
 """Until the server ends a watch by itself; up to a fifth more, so that not all end together."""
 
@@ -40,9 +42,10 @@ class Event(NamedTuple):
 class Cluster:
     """The API server, inside `async with`. Every method raises ClusterError or a subclass."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, answer_s: float = ANSWER_S) -> None:
         self.access = access
-        self._connection = Connection(access)
+        self._answer_s = answer_s
+        self._connection = Connection(access, answer_s=answer_s)
 
     async def __aenter__(self) -> Self:
         self._connection.open()
@@ -71,9 +74,11 @@ class Cluster:
         items: list[Object] = []
         while True:
             page = await self._connection.ask("GET", kind.path(namespace), query=query)
-            meta = page.get("metadata") or {}
+            meta = _meta(page, f"list {kind.plural}")
             # In a list, objects of built-in kinds do not say what they are.
-            items += ({"apiVersion": kind.api_version, "kind": kind.kind} | item for item in page.get("items") or ())
+            for item in page.get("items") or ():
+                _meta(item, f"list {kind.plural}")
+                items.append({"apiVersion": kind.api_version, "kind": kind.kind} | item)
             if not meta.get("continue"):
                 return Listing(items, str(meta.get("resourceVersion", "")))
             query["continue"] = str(meta["continue"])
@@ -120,22 +125,31 @@ class Cluster:
         Raises Gone when `version` is too old, Unreachable when the connection broke.
         """
         path = kind.path(namespace)
-        seconds = WATCH_S + random.randrange(WATCH_S // 5)  # noqa: S311 -- a spread, no secret
+        seconds = WATCH_S + round(random.uniform(0, WATCH_S / 5))  # noqa: S311 -- a spread, no secret
         query = _selection(name, labels) | {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(seconds),
             **({"resourceVersion": version} if version else {}),
         }
-        lines = self._connection.stream(path, query, silence_s=seconds + ANSWER_S)
+        lines = self._connection.stream(path, query, silence_s=seconds + self._answer_s)
         async with contextlib.aclosing(lines):
             async for event in lines:
                 obj = event.get("object")
                 if not isinstance(obj, dict):
                     raise Unreachable(f"watch {path}: an event without an object")
                 if event.get("type") == "ERROR":
-                    raise fault(int(obj.get("code") or 500), obj, f"watch {path}")
+                    raise fault(obj.get("code"), obj, f"watch {path}")
+                _meta(obj, f"watch {path}")
                 yield Event(str(event.get("type", "")), obj)
+
+
+def _meta(obj: Any, what: str) -> Object:
+    """The object's metadata; Unreachable when it is no object of Kubernetes, as from a gateway in between."""
+    meta = obj.get("metadata") if isinstance(obj, dict) else None
+    if not isinstance(meta, dict):
+        raise Unreachable(f"{what}: something that is no Kubernetes object")
+    return meta
 
 
 def _selection(name: str, labels: str) -> dict[str, str]:

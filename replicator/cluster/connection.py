@@ -21,11 +21,8 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Of one page: 500 objects of 128 KiB."""
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 """Of one event: etcd holds objects of 1.5 MiB, JSON and escapes make more of it."""
-ANSWER_S = 30.0
-"""A whole answer, but for watches."""
 
 _CONNECT_S = 10.0
-_ANSWER = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=_CONNECT_S)
 _FAULTS: Mapping[int, type[ClusterError]] = {
     401: Forbidden,
     403: Forbidden,
@@ -40,8 +37,9 @@ _FAULTS: Mapping[int, type[ClusterError]] = {
 class Connection:
     """Requests to one API server, inside `open` and `close`. Every method raises ClusterError or a subclass."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, *, answer_s: float) -> None:
         self._access = access
+        self._limits = aiohttp.ClientTimeout(total=answer_s, sock_connect=_CONNECT_S)
         self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
@@ -86,7 +84,7 @@ class Connection:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "",
-        limits: aiohttp.ClientTimeout = _ANSWER,
+        limits: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A good answer whose body is still to be read; what goes wrong until then, or while it is read, is ours."""
         assert self._session, "open it first"  # noqa: S101
@@ -100,7 +98,7 @@ class Connection:
                 headers=self._headers(content_type),
                 ssl=self._access.tls() or True,
                 allow_redirects=False,
-                timeout=limits,
+                timeout=limits or self._limits,
             ) as answer:
                 if answer.status >= 300:
                     raise fault(answer.status, await _status(answer, what), what)
@@ -172,7 +170,8 @@ async def _status(answer: aiohttp.ClientResponse, what: str) -> Object:
     return {}
 
 
-def fault(code: int, status: Object, what: str) -> ClusterError:
+def fault(code: Any, status: Object, what: str) -> ClusterError:
+    code = code if isinstance(code, int) else 500
     kind = _FAULTS.get(code, Unreachable if code >= 500 else ClusterError)
     message = str(status.get("message") or "no reason given")[:500]
     return kind(f"{what}: {message} ({code})", status=code, reason=str(status.get("reason") or ""))

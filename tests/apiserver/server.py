@@ -61,6 +61,8 @@ class Answer:
     namespace: str = ""
     name: str = ""
     subresource: str | None = None
+    query: str = ""
+    """A parameter that has to be there."""
     body: bytes | None = None
     delay_s: float = 0
     """Before it answers; with status 0 it then does what was asked."""
@@ -75,6 +77,7 @@ class Answer:
             self.times > 0
             and all(not mine or mine == theirs for mine, theirs in wanted)
             and self.subresource in {None, request.subresource}
+            and (not self.query or self.query in request.query)
         )
 
 
