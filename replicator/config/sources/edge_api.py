@@ -117,7 +117,7 @@ class EdgeApiSource:
             self._is_leaving, self._message = False, None  # registered anew: nothing of before counts
             forget(self._kept)
         answer = self._client.ask("data", self._etag)
-        if answer.status == 304 and self._message:
+        if answer.status == 304 and self._message and self._etag:
             return _targets(self._message, self._settings, where=self._client.where)
         if answer.status == 200:
             return self._take(answer)

@@ -103,6 +103,7 @@ BAD = {
 }
 
 
+@pytest.mark.fault("E8")
 @pytest.mark.parametrize("case", BAD)
 def test_bad_message_is_one_error_that_tells_no_secret(api, source, case):
     """The field and the way out are named, the words are not."""
@@ -243,6 +244,31 @@ async def test_nobody_there_is_an_error_that_says_so(identity, tmp_path):
 
 
 # The connection
+
+
+@pytest.mark.fault("E8")
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", message("339")[:-40], b""], ids=["HTML", "cut", "empty"])
+@pytest.mark.parametrize("kind", ["text/html", "application/json", ""])
+async def test_answer_that_is_no_message_keeps_what_is_in_force(api, source, identity, tmp_path, body, kind):
+    """What the answer calls itself counts for nothing: what is in force stays, also over a restart."""
+    good = await polled(source, 1)
+    api.default.says(body, **{"Content-Type": kind})
+
+    (error,) = await polled(source, 1)
+    assert isinstance(error, ConfigError)
+    assert await polled(EdgeApiSource(settings_of(api.endpoint, identity, tmp_path), poll_s=0.01), 1) == good
+
+
+@pytest.mark.fault("E8")
+async def test_unasked_304_is_no_answer(api, source, identity, tmp_path):
+    """Only who asked for news by an ETag can be told that there are none; one for ever is told as a fault."""
+    good = await polled(source, 1)
+    api.default.says(b"", status=304)
+    assert await polled(source, 5) == good, "to a request with an ETag it is an answer"
+
+    (kept, error) = await polled(EdgeApiSource(settings_of(api.endpoint, identity, tmp_path), poll_s=0.01), 4)
+    assert kept == good[0]
+    assert "304" in str(error)
 
 
 @pytest.mark.fault("E8")
