@@ -4,8 +4,10 @@ A fault is a callable of the call and of `forward`, which has the server answer 
 client, or None for a connection reset. So whether the server has seen the request is the fault's to decide.
 """
 
+import contextlib
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -105,8 +107,8 @@ def lost() -> Fault:
     return fault
 
 
-def late(when: threading.Event) -> Fault:
-    """A reset at once, and the server does as it was asked when the event is set: nobody ever hears of it.
+def late(when: threading.Event | float) -> Fault:
+    """A reset at once, and the server does as it was asked at the event, or so many seconds later; nobody hears of it.
 
     So does a proxy that has read a request to its end before its client went away, or a link that holds one back.
     """
@@ -115,7 +117,11 @@ def late(when: threading.Event) -> Fault:
         threading.Thread(target=deliver, args=(forward,), name="late request", daemon=True).start()
 
     def deliver(forward: Forward) -> None:
-        if when.wait(60):
+        if isinstance(when, threading.Event):
+            when.wait(60)
+        else:
+            time.sleep(when)
+        with contextlib.suppress(OSError):  # the server may have been stopped meanwhile
             forward()
 
     return fault

@@ -1,12 +1,13 @@
-"""What happened to one file of the egress target: both sides, the journal's row, and every request for its key."""
+"""What happened to one file of the egress target: both sides, the journal's row, every request for its key."""
 
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 
+from tests.faults.wire import Fate
 from tests.soak.stand import Stand
 from tests.soak.workload import digest
 
@@ -14,6 +15,19 @@ from tests.soak.workload import digest
 def history(stand: Stand, relpath: str) -> str:
     """A few lines for people. Times are of the monotonic clock, like those of the requests."""
     return "\n".join([f"  {relpath}", *(f"    {line}" for line in _lines(stand, relpath))])
+
+
+def overtaken(fates: Sequence[Fate]) -> int:
+    """How many bodies the server stored after one for the same key that came later, of another content."""
+    puts: dict[str, list[Fate]] = {}
+    for fate in fates:
+        if fate.call.operation == "put" and fate.done_s:
+            puts.setdefault(fate.call.key, []).append(fate)
+    return sum(
+        any(later.done_s[0] < early.done_s[-1] and later.call.digest != early.call.digest for later in told[number:])
+        for told in puts.values()
+        for number, early in enumerate(told, 1)
+    )
 
 
 def _lines(stand: Stand, relpath: str) -> Iterator[str]:

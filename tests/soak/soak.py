@@ -7,11 +7,12 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from tests.faults import wire
 from tests.soak.gauges import Sample, growth
-from tests.soak.history import history
+from tests.soak.history import history, overtaken
 from tests.soak.stand import KINDS, Stand
 from tests.soak.workload import OtherParty, Workload, digest
 
@@ -26,8 +27,10 @@ CALM_S = 180
 class Soak:
     """One run: who acts, what befalls them, what was measured."""
 
-    def __init__(self, stand: Stand, *, seconds: float, rate: float, seed: int) -> None:
-        self.stand, self.seconds, self.rate = stand, seconds, rate
+    def __init__(
+        self, stand: Stand, *, seconds: float, rate: float, seed: int, kinds: Mapping[str, wire.Fault] = KINDS
+    ) -> None:
+        self.stand, self.seconds, self.rate, self.kinds = stand, seconds, rate, kinds
         self.workload = Workload(stand.outbox, random.Random(seed))
         self.other = OtherParty(stand.client, stand.bucket, stand.inbox, random.Random(seed + 1))
         self.dice = random.Random(seed + 2)
@@ -43,7 +46,7 @@ class Soak:
 
     def run(self) -> None:
         self.stand.start()
-        chaos = self.stand.proxy.chaos(self.dice.randrange(2**32), 0.02, KINDS)
+        chaos = self.stand.proxy.chaos(self.dice.randrange(2**32), 0.02, self.kinds)
         jobs = (self._act, self._measure, self._read)
         threads = [threading.Thread(target=job, name=job.__name__) for job in jobs]
         for thread in threads:
@@ -55,12 +58,15 @@ class Soak:
         self.stand.proxy.calm()
         self.faults.update(chaos.hits)
 
-    def settle(self) -> float:
-        """Until nothing is pending on either side; how many seconds that took."""
+    def settle(self, *, calm_s: int = 8) -> float:
+        """Until nothing was pending on either side for so long; how many seconds that took.
+
+        By default two sweeps of both directions. What a late request overwrote is looked at a minute later only.
+        """
         began_s = time.monotonic()
         calm = 0
-        while calm < 8:  # two sweeps of both directions
-            assert time.monotonic() < began_s + CALM_S, "still not in step: see the log"
+        while calm < calm_s:
+            assert time.monotonic() < began_s + CALM_S + calm_s, "still not in step: see the log"
             time.sleep(1)
             now = self.stand.sample(self.now_s)
             calm = calm + 1 if now and not now.pending else 0
@@ -239,6 +245,7 @@ def report(soak: Soak, settled_s: float, claims: list[tuple[str, list[str]]]) ->
         f"{changed}, {machine}, {device} a file system that can be filled.",
         f"Faults: {faults}.",
         f"Requests: {requests}. Of them {struck} met a fault of their own.",
+        f"Uploads that the server carried out after a later one of their key: {overtaken(soak.stand.proxy.fates)}.",
         f"In step {settled_s:.0f} s after the last fault.",
         verdicts,
         *([f"What happened to files that are not:\n\n{histories}"] if histories else []),

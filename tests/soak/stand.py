@@ -27,6 +27,7 @@ KINDS: dict[str, wire.Fault] = {
     "elsewhere": wire.redirect("http://127.0.0.1:9"),
     "refused": wire.refused(),
     "lost": wire.lost(),
+    "late": wire.late(20.0),
     "cut": wire.cut(100),
     "short": wire.short(50),
     "flipped": wire.flipped(1000),
