@@ -1,9 +1,12 @@
 """What this machine's kernel tells: its limits, and the file systems that are mounted; None or '' where it does not.
 
-Source: inotify(7), user_namespaces(7), proc_pid_mountinfo(5) (its POLLPRI: a mount was added or removed).
+Source: inotify(7), user_namespaces(7), proc_pid_mountinfo(5) (its POLLPRI: a mount was added or removed),
+"Multigrain timestamps" of the kernel's documentation.
 """
 
+import functools
 import os
+import re
 import select
 from pathlib import Path
 
@@ -16,6 +19,11 @@ _WATCH_LIMITS = {
 _REMOTE = {"9p", "afs", "beegfs", "ceph", "cifs", "coda", "fakeowner", "fuse", "gfs2", "gpfs", "lustre", "ncpfs"}
 _REMOTE |= {"nfs", "nfs4", "ocfs2", "orangefs", "prl_fs", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs"}
 """Others than this kernel may change what is in these. `fuseblk` is not among them: it is a local disk."""
+
+
+_FINE_SINCE = (6, 13)
+_FINE = {"btrfs", "ext4", "tmpfs", "xfs"}
+"""Where the kernel stamps finely what was looked at since the last change. Elsewhere all of a tick have one stamp."""
 
 
 def watch_limit() -> int | None:
@@ -70,6 +78,17 @@ def file_system_in(mountinfo: str, device: int) -> str:
 def is_remote(file_system: str) -> bool:
     """Whether other machines may change what is in such a file system: their changes make no event here."""
     return file_system.partition(".")[0] in _REMOTE
+
+
+@functools.lru_cache(maxsize=64)
+def tells_changes_apart(device: int) -> bool:
+    """Whether two changes of a file on this st_dev have two ctimes, if it was looked at in between, however soon."""
+    return _is_fine(os.uname().release, file_system(device))
+
+
+def _is_fine(release: str, file_system: str) -> bool:
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _FINE_SINCE and file_system in _FINE
 
 
 class MountChanges:

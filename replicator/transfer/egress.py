@@ -92,7 +92,9 @@ def _begin(job: Job, row: Row | None, means: Means) -> Outcome | _Opened | Calla
         action = _decide(job, file, row)
         parcel = Parcel(lane, file, key, means, job.count_moved)
         if action in (Action.COPY, Action.CHECK):
-            is_ready = not is_barrier(lane, job.relpath) and not _is_asked_first(job, parcel.size, row)
+            # Whatever has to be waited for, a tick of the file system's clock too, is not waited for in turn.
+            is_asked = _is_asked_first(job, parcel.size, row)
+            is_ready = not (is_asked or is_barrier(lane, job.relpath) or file.tick_left_s())
             if parcel.size <= SMALL_BYTES and is_ready:
                 loaded = load(parcel, waited_s=time.monotonic() - job.changed_s)
                 return partial(_deliver, job, parcel, row, loaded, is_check=action is Action.CHECK)

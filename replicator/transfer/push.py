@@ -57,6 +57,7 @@ def push(parcel: Parcel, *, known: Content | None, waited_s: float) -> Pushed:
     Raises SourceChanged while the file is being written or when it moved during the read.
     """
     file, means = parcel.file, parcel.means
+    _let_tick(file)
     _check_settled(parcel, waited_s)
     if known and _checksum_like(file, known.checksum) == known.checksum:
         return adopted(parcel, known)
@@ -79,7 +80,7 @@ def adopted(parcel: Parcel, known: Content) -> Pushed:
 
 
 def load(parcel: Parcel, *, waited_s: float) -> Loaded:
-    """The whole content of a file of one part. Raises SourceChanged as `push` does."""
+    """The whole content of a file of one part, of which `tick_left_s` is 0. Raises SourceChanged as `push` does."""
     _check_settled(parcel, waited_s)
     return _read(parcel)
 
@@ -114,6 +115,14 @@ def _check_settled(parcel: Parcel, waited_s: float) -> None:
     # The kernel does not tell: the file must at least have been quiet.
     if wait_s := quiet_left_s(file.fingerprint, means.quiet_s):
         raise SourceChanged("it was written a moment ago; it is sent once it is quiet", retry_after_s=wait_s)
+
+
+def _let_tick(file: OpenFile) -> None:
+    """Wait until a change after the read cannot look like the one before it. Raises SourceChanged if that is long."""
+    if left_s := file.tick_left_s():
+        time.sleep(left_s)
+        if file.tick_left_s():
+            raise SourceChanged("it was written this very moment; it is sent in the next", retry_after_s=left_s)
 
 
 def quiet_left_s(version: Fingerprint, quiet_s: float) -> float:

@@ -6,10 +6,13 @@ The whole engine with a real S3 server. Each case ends with the fault gone and b
 import mmap
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from replicator.stores.files import openfile
+from replicator.stores.files.beneath import fingerprint_of
 from replicator.stores.files.export import Export
 from tests.device import eventually
 
@@ -227,3 +230,26 @@ async def test_whole_tree_vanishes_and_comes_back(device, witness):
         assert "delete_object" not in running.requests()
         assert running.view().journal_rows == 50
     assert len(await witness.keys("sent/")) == 50
+
+
+@pytest.mark.fault("A3")
+async def test_rewrite_within_one_tick_of_the_clock_is_not_missed(device, witness, monkeypatch):
+    """Two versions of one size and one stamp: the file is not read before the next change has another stamp."""
+    is_ticking = True
+    device.outbox.mkdir()
+    # All that the engine sees of a version's time is one tick of a coarse clock.
+    monkeypatch.setattr(
+        openfile, "fingerprint_of", lambda found: replace(fingerprint_of(found), mtime_ns=1, ctime_ns=1)
+    )
+    monkeypatch.setattr(openfile.OpenFile, "tick_left_s", lambda _: 0.01 if is_ticking else 0.0)
+    async with device.running(device.egress()) as running:
+        await running.watching()
+        path = device.write("out/f", b"first!")
+        await eventually(lambda: running.retries("source-changed"))
+        assert await witness.keys("sent/") == []
+        path.write_bytes(b"second")
+        is_ticking = False
+
+        await eventually(lambda: running.view().journal_rows)
+
+    assert await witness.get("sent/f") == b"second"

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
@@ -17,6 +18,13 @@ from typing import Self
 from replicator.errors import SourceChanged
 from replicator.model import Fingerprint
 from replicator.stores.files.beneath import fingerprint_of, look, sync_directory, translating
+from replicator.stores.kernel import tells_changes_apart
+
+_COARSE = 5
+"""CLOCK_REALTIME_COARSE of linux/time.h, for which Python has no name."""
+_TICK_S = time.clock_getres(_COARSE)
+"""How often the clock moves from which file systems take their stamps: 1 to 10 ms."""
+_SECOND_NS = 10**9
 
 
 def ignore_lease_signals() -> None:
@@ -40,6 +48,7 @@ class OpenFile:
         self._directory = directory
         self._name = name
         self.relpath = relpath
+        self._device = found.st_dev
         self.fingerprint: Fingerprint = fingerprint_of(found)
         """The version at open: everything read is promised to be of it only while `is_unchanged`."""
 
@@ -89,6 +98,16 @@ class OpenFile:
         with translating(self.relpath, "looked at"):
             found = look(self._directory, self._name)
         return found is not None and fingerprint_of(found) == self.fingerprint
+
+    def tick_left_s(self) -> float:
+        """0.0 once another change would have another ctime, else seconds until that is worth asking again.
+
+        What is read before, in the tick of the last change, may change again without a trace in the fingerprint.
+        """
+        ahead_ns = self.fingerprint.ctime_ns - time.clock_gettime_ns(_COARSE)
+        # A ctime far ahead is of a clock that was set back: the next change has another one.
+        is_racy = 0 <= ahead_ns < _SECOND_NS and not tells_changes_apart(self._device)
+        return _TICK_S if is_racy else 0.0
 
     def make_durable(self) -> None:
         """Let its bytes and its name outlive a power cut, whoever wrote them."""

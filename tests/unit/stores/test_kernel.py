@@ -96,3 +96,21 @@ def test_nothing_is_left_open():
 
     assert len(set(os.listdir("/proc/self/fd")) - before) == 0
     assert Path("/proc/self/mountinfo").exists()
+
+
+@pytest.mark.parametrize(
+    ("release", "kind", "is_fine"),
+    [
+        ("6.13.0", "ext4", True),
+        ("6.18.44-fc-v595", "tmpfs", True),
+        ("7.0-rc1", "xfs", True),
+        ("6.12.9", "ext4", False),
+        ("5.14.0-503.el9.x86_64", "xfs", False),
+        ("6.18.1", "nfs4", False),
+        ("6.18.1", "", False),
+        ("strange", "ext4", False),
+    ],
+)
+def test_changes_are_told_apart_only_where_the_kernel_says_so(release, kind, is_fine):
+    """What is not known is taken for coarse: that costs a tick, and the other mistake a version."""
+    assert kernel._is_fine(release, kind) is is_fine
