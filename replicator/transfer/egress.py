@@ -23,7 +23,7 @@ from replicator.stores.lane import Lane
 from replicator.transfer.barrier import check_barrier, is_barrier
 from replicator.transfer.content import Content, part_sizes
 from replicator.transfer.job import Job
-from replicator.transfer.late import endangers, looked_at
+from replicator.transfer.late import endangers
 from replicator.transfer.outcome import Done, Ending, Means, Outcome, Parcel, attempt
 from replicator.transfer.push import Loaded, Pushed, adopted, load, push, put
 from replicator.transfer.resumable import recover_uploads
@@ -53,7 +53,7 @@ def send(jobs: Sequence[Job], means: Means, go_on: Callable[[], bool]) -> Iterat
     began_s = time.time()
     for job, ending in _send(jobs, means, go_on):
         if isinstance(ending, Outcome):
-            looked_at(job.lane, job.relpath, began_s)
+            job.lane.journal.looked_at(job.lane.number, job.relpath, began_s=began_s)
         yield job, ending
 
 

@@ -7,8 +7,6 @@ Source: S3's signatures are good for 15 minutes (API reference, "RequestTimeTooS
 """
 
 import contextlib
-import dataclasses
-import math
 import time
 from collections.abc import Iterator
 
@@ -20,32 +18,20 @@ from replicator.stores.lane import Lane
 @contextlib.contextmanager
 def unless_answered(lane: Lane, relpath: str, checksum: str) -> Iterator[None]:
     """Around a request that makes content of this checksum visible: without an answer, it is expected late."""
-    try:
-        yield
-    except Unavailable:
-        expect(lane, relpath, checksum)
-        raise
+    with lane.journal.sending.on_record(lane.number, relpath, checksum):
+        try:
+            yield
+        except Unavailable:
+            expect(lane, relpath, checksum)
+            raise
 
 
 def expect(lane: Lane, relpath: str, checksum: str) -> None:
-    """A request with content of this checksum was not answered. The minutes of all others of the path begin anew."""
-    before = lane.journal.late_write(lane.number, relpath)
-    is_same = before is None or before.checksum == checksum
-    lane.journal.expect_late(lane.number, LateWrite(relpath, checksum if is_same else "", math.ceil(time.time())))
+    """A request with content of this checksum was not answered."""
+    lane.journal.expect_late(lane.number, relpath, checksum, now_s=time.time())
 
 
 def endangers(lane: Lane, row: Row) -> LateWrite | None:
     """What may still put another content in the place of the row's."""
     late = lane.journal.late_write(lane.number, row.relpath)
     return late if late and (not late.checksum or late.checksum != row.checksum) else None
-
-
-def looked_at(lane: Lane, relpath: str, began_s: float) -> None:
-    """A look at the path that began then, in seconds since the epoch, went well."""
-    late = lane.journal.late_write(lane.number, relpath)
-    if late is None or not late.is_due(began_s):
-        return
-    if late.is_looked_at:
-        lane.journal.drop_late(lane.number, relpath)
-    else:
-        lane.journal.expect_late(lane.number, dataclasses.replace(late, is_looked_at=True))

@@ -163,7 +163,8 @@ def _push_stream(parcel: Parcel, *, part_size: int) -> Pushed:
             raise SourceChanged("it changed while it was sent; nothing was published, it is sent again")
 
     try:
-        with means.budget.hold(_STREAM_PARTS_HELD * part_size):
+        on_record = lane.journal.sending.on_record(lane.number, file.relpath, "")
+        with means.budget.hold(_STREAM_PARTS_HELD * part_size), on_record:
             metadata = part_metadata(file.fingerprint, part_size)
             etag = lane.objects.put_parts(parcel.key, parts(), part_size=part_size, metadata=metadata)
     except _TooSlow:

@@ -4,7 +4,10 @@ The whole engine with a real S3 server; the proxy holds a request back until the
 test's own.
 """
 
+import asyncio
 import os
+import pickle
+import sys
 import threading
 
 import pytest
@@ -202,3 +205,48 @@ async def test_late_abort_harms_no_other_upload(far_device, proxy, witness, rele
 
     assert len(proxy.seen("abort")) >= 2
     await both_equal(far_device, witness)
+
+
+CHILD = """
+import asyncio, pickle, sys
+from tests.device import Device
+
+async def main():
+    Device.__post_init__ = lambda self: None
+    device = pickle.load(sys.stdin.buffer)
+    async with device.running(device.egress()):
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_request_under_way_at_a_kill_is_expected_late(far_device, proxy, release, holds, shift):
+    """Nobody heard of its end; the next process sends the newer version, and looks after it."""
+
+    def held(_call: wire.Call, forward: wire.Forward) -> None:
+        release.wait(60)
+        forward()
+
+    proxy.on("put", held)
+    path = far_device.write("out/f", b"first")
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, stdin=asyncio.subprocess.PIPE)
+    try:
+        child.stdin.write(pickle.dumps(far_device))
+        child.stdin.close()
+        await eventually(lambda: proxy.seen("put"))
+    finally:
+        child.kill()
+        await child.wait()
+    path.write_bytes(b"second")
+
+    async with far_device.running(far_device.egress()) as running:
+        await running.in_step()
+        await holds(b"second")
+        assert running.view().late_writes == 1
+
+        release.set()
+        await holds(b"first")
+        shift(LATE_LOOK_S + 2)
+        await sweep(running)
+        await holds(b"second")

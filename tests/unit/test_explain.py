@@ -12,7 +12,7 @@ from replicator.detect.sweep import Report
 from replicator.engine import Engine
 from replicator.errors import AccessDenied, DiskFull
 from replicator.explain import explain
-from replicator.model import Direction, Hint, LateWrite, Prefix, Row, Storage, Target, TargetOptions
+from replicator.model import Direction, Hint, Prefix, Row, Storage, Target, TargetOptions
 from replicator.observe.explanation import Verdict, to_json
 from replicator.observe.metrics import Metrics
 from replicator.stores.files.export import ignore_lease_signals
@@ -77,7 +77,7 @@ async def test_file_whose_lost_request_may_come_in_late_is_in_step_and_says_when
     (export / "out/a").write_bytes(b"hello")
     lane = await open_target()
     record(lane, "a", checksum="md5:2")
-    lane.journal.expect_late(lane.number, LateWrite("a", "md5:1", int(time.time())))
+    lane.journal.expect_late(lane.number, "a", "md5:1", now_s=time.time())
 
     place = ask("out/a")
     assert place.verdict is Verdict.IN_STEP

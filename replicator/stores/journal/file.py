@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib import resources
 
 from replicator.errors import ConfigError, JournalError
+from replicator.stores.journal.sending import Sending
 
 _SCRIPTS = ("schema.sql", "schema_2.sql", "schema_3.sql")
 """The nth makes version n of the schema out of the one before. They never change: at open, texts are compared."""
@@ -75,6 +76,14 @@ def open_database(state_dir: str) -> tuple[sqlite3.Connection, str]:
     if connection is None:
         raise JournalError(f"{path}: a fresh journal cannot be read back. Check the device's storage")
     return connection, aside
+
+
+def open_sending(state_dir: str) -> Sending:
+    """What is on record of a locked `state_dir` beside its database. Raises ConfigError."""
+    try:
+        return Sending(os.path.join(state_dir, "sending"))
+    except OSError as exc:
+        raise _unusable(state_dir, exc) from exc
 
 
 def connect(path: str) -> sqlite3.Connection:

@@ -6,6 +6,7 @@ Committed writes outlive the process; a power cut may undo the last ones.
 """
 
 import os
+import time
 from contextlib import ExitStack, closing
 from typing import Self
 
@@ -14,6 +15,7 @@ from replicator.stores.journal.commit import Committer
 from replicator.stores.journal.intents import Intents
 from replicator.stores.journal.late import LateWrites
 from replicator.stores.journal.rows import Rows
+from replicator.stores.journal.sending import Sending
 from replicator.stores.journal.tables import Reader
 from replicator.stores.journal.uploads import Uploads
 from replicator.stores.journal.usage import Usage
@@ -41,10 +43,14 @@ class Journal(Rows, Intents, Uploads, LateWrites, Usage):
     JournalFull when there is no room: nothing of theirs is recorded then, and they work again once there is.
     """
 
-    def __init__(self, *, reader: Reader, committer: Committer, opened: ExitStack, set_aside: str) -> None:
-        """Use `open`. `opened` releases what stands behind `reader` and `committer`, the lock last."""
+    def __init__(
+        self, *, reader: Reader, committer: Committer, sending: Sending, opened: ExitStack, set_aside: str
+    ) -> None:
+        """Use `open`. `opened` releases what stands behind the others, the lock last."""
         super().__init__(reader=reader, committer=committer)
         self._opened = opened
+        self.sending = sending
+        """What is under way now; what the process before this one left there is expected late."""
         self.set_aside = set_aside
         """Where a journal that could not be trusted was put at open; '' when there was none."""
 
@@ -59,7 +65,16 @@ class Journal(Rows, Intents, Uploads, LateWrites, Usage):
             writer, set_aside = journal_file.open_database(state_dir)
             opened.callback(writer.close)
             reader = opened.enter_context(closing(Reader(journal_file.path_in(state_dir))))
-            return cls(reader=reader, committer=Committer(writer), opened=opened.pop_all(), set_aside=set_aside)
+            sending = opened.enter_context(closing(journal_file.open_sending(state_dir)))
+            journal = cls(
+                reader=reader, committer=Committer(writer), sending=sending, opened=opened, set_aside=set_aside
+            )
+            if not set_aside:  # a fresh journal has other numbers for its targets
+                for target, relpath, checksum in sending.left:
+                    journal.expect_late(target, relpath, checksum, now_s=time.time())
+            sending.clear()
+            journal._opened = opened.pop_all()
+            return journal
 
     def target(self, identity: str) -> int:
         """The number that stands for this `Target.identity`, a new one when it was never seen."""

@@ -1,11 +1,13 @@
 """The journal's requests that nobody answered, and that the store may therefore still carry out.
 
-Owns: the table `late_writes`, and its image in memory, which every file that is sent asks. Never: what follows from
-one (`transfer.late`). Where the device has no room for a line, only memory has it: a restart then forgets it.
+Owns: the table `late_writes`, and its image in memory, which every file that is sent asks. Never: what one endangers
+(`transfer.late`). Where the device has no room for a line, only memory has it: a restart then forgets it.
 """
 
 import contextlib
+import math
 import os
+from dataclasses import replace
 
 from replicator.errors import JournalFull
 from replicator.model import LateWrite
@@ -41,8 +43,23 @@ class LateWrites(Tables):
         """All of the target."""
         return [late for (number, _), late in list(self._late.items()) if number == target]
 
-    def expect_late(self, target: int, late: LateWrite) -> None:
-        """Record what may still come in for a path, in place of what is recorded."""
+    def expect_late(self, target: int, relpath: str, checksum: str, *, now_s: float) -> None:
+        """Record that a request with content of this checksum was not answered; whoever was waited for waits anew."""
+        before = self.late_write(target, relpath)
+        is_same = before is None or before.checksum == checksum
+        self._keep(target, LateWrite(relpath, checksum if is_same else "", math.ceil(now_s)))
+
+    def looked_at(self, target: int, relpath: str, *, began_s: float) -> None:
+        """A look at the path that began then went well: after the second one that was due nothing comes in any more."""
+        late = self.late_write(target, relpath)
+        if late is None or not late.is_due(began_s):
+            return
+        if late.is_looked_at:
+            self.drop_late(target, relpath)
+        else:
+            self._keep(target, replace(late, is_looked_at=True))
+
+    def _keep(self, target: int, late: LateWrite) -> None:
         key = (target, late.relpath)
         self._late.pop(key, None)  # the order is that of waiting
         self._late[key] = late
