@@ -4,6 +4,7 @@ Owns: the steps from an inventory to targets, and which bucket a described devic
 `device`, what words are worth by `storage`, which mappings are refused by `targets`.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 from replicator.config.device import Inventory, claim_words, external_words, running_on
@@ -44,15 +45,19 @@ def storage_of_device(
     mounted_claim: Callable[[], Words | None] = _nothing,
     mounted_external: Callable[[], Words | None] = _nothing,
     mounts: tuple[str, ...] = (),
+    claim_authority: str = "",
 ) -> Storage:
-    """The device's bucket; words mounted as files (`mounts`, for people) stand in for objects that are not there."""
+    """The device's bucket; words mounted as files (`mounts`, for people) stand in for objects that are not there.
+
+    `claim_authority`: PEM to trust for a claim whose Secret has none, for provisioners write no authority.
+    """
     owner = inventory.set_of(device) or device
     if device.member_of and owner is device:
         log.warning(
             "device set cannot be read, the device's own storage counts", field=f"{device.where}: flotta/member-of"
         )
     return choose(
-        claim=lambda: claim_words(device, inventory, mounted=mounted_claim()),
+        claim=lambda: _trusting(claim_words(device, inventory, mounted=mounted_claim()), claim_authority),
         external=lambda: external_words(device, inventory, mounted=mounted_external()),
         scheme=scheme,
         looked_at=(
@@ -61,6 +66,12 @@ def storage_of_device(
             *mounts,
         ),
     )
+
+
+def _trusting(words: Words | None, authority: str) -> Words | None:
+    if words is None or not authority or words.get("tls.crt"):
+        return words
+    return dataclasses.replace(words, values={**words.values, "tls.crt": authority})
 
 
 def _paths(workload: EdgeWorkload) -> WorkloadPaths:

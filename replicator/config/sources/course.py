@@ -7,10 +7,12 @@ Source: Kubernetes sets deletionTimestamp first and removes an object once its f
 
 import datetime as dt
 import time
+from collections.abc import Mapping
 
 from replicator.config.assembly import storage_of_device, targets_of
 from replicator.config.documents import MAX_FILE_BYTES, read_text
 from replicator.config.settings import Settings
+from replicator.config.sources.env import claim_authority
 from replicator.config.sources.follow import Snapshot
 from replicator.config.sources.kept import forget, keep
 from replicator.config.sources.moment import Moment, Sighting, from_text, to_text
@@ -27,15 +29,15 @@ _KEPT_BYTES = 8 * MAX_FILE_BYTES
 class Course:
     """What was told of one device. Each method gives what is to be told next, in this order."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings, self._environ = settings, environ
         self._path = settings.state_dir / KEPT_AS
         self._text: str | None = None
         self._kept_since = ""
-        self.uid = ""
-        """Of the device whose targets are in force; '' for none."""
-        self._left = ""
-        """Of the device that has left."""
+        self.uid = self.name = ""
+        """Of the device whose targets are, or were, in force; '' for none."""
+        self.is_leaving = False
+        """Whether nothing is wanted of it any more."""
 
     def heard(self, moment: Moment) -> list[Snapshot]:
         """The cluster says all of it."""
@@ -44,29 +46,30 @@ class Course:
         except ConfigError as error:
             return self.refused(moment.sighting, error)
         told = self._seen(moment.sighting)
-        if moment.sighting.uid == self._left:
+        if self.is_leaving:
             return told or [()]
-        self.uid, self._kept_since = moment.sighting.uid, ""
+        self.uid, self.name, self._kept_since = moment.sighting.uid, moment.device.metadata.name, ""
         if moment.sighting.is_leaving:
             # A start in the middle of a departure: what would run is what has to be sent to its end.
-            return [targets, *self.gone()]
+            return [targets, *self._leaves()]
         self._keep(to_text(moment))
         return [*told, targets]
 
     def refused(self, sighting: Sighting | None, error: ConfigError) -> list[Snapshot]:
         """What the cluster says makes no sense, or the device is not even there; then nobody has seen it."""
         told = self._seen(sighting) or self._by_kept(sighting)
-        if self.uid and sighting and sighting.is_leaving:
-            told += self.gone()
-        if self._left and (sighting is None or sighting.uid == self._left):
-            return told or [()]
-        return [*told, error]
+        if self.uid and sighting and sighting.is_leaving and not self.is_leaving:
+            told += self._leaves()
+        return told or [()] if self.is_leaving else [*told, error]
 
     def gone(self) -> list[Snapshot]:
-        """The device is no more, or is another: what ran is sent to its end, and nothing of it is used again."""
-        self._left, self.uid = self.uid or self._left, ""
+        """The device is no more: what ran is sent to its end, and nothing of it is used again."""
+        self.drained()
+        return self._leaves()
+
+    def drained(self) -> None:
+        """All is sent, or cannot be any more: a restart has nothing to go on with."""
         self._keep("")
-        return [()]
 
     def silent(self, server: str, since_ts: float, problem: str = "") -> list[Snapshot]:
         """The API server is away, and why if that is known: what is in force stays so, at a start what was kept."""
@@ -77,21 +80,30 @@ class Course:
         return [*told, ConfigError(where=server, problem=problem, fix=fix)]
 
     def _seen(self, sighting: Sighting | None) -> list[Snapshot]:
-        if self.uid and sighting and (sighting.is_leaving or sighting.uid != self.uid):
-            return self.gone()
-        return []
+        """The device leaves, or another has its name, about which nothing is known yet."""
+        if not self.uid or not sighting:
+            return []
+        if sighting.uid == self.uid:
+            return self._leaves() if sighting.is_leaving and not self.is_leaving else []
+        told = [] if self.is_leaving else self._leaves()
+        self.drained()
+        self.uid, self.is_leaving = "", False
+        return told
+
+    def _leaves(self) -> list[Snapshot]:
+        self.is_leaving = True
+        return [()]
 
     def _by_kept(self, sighting: Sighting | None) -> list[Snapshot]:
         """What was kept, at a start that has nothing better; not of another device that had the name."""
-        if self.uid or self._left or not (kept := self._kept()):
+        if self.uid or not (kept := self._kept()):
             return []
         if sighting and sighting.uid != kept.sighting.uid:
-            self._keep("")
+            self.drained()
             return []
-        self.uid = kept.sighting.uid
-        log.warning(
-            "started by what was kept", path=str(self._path), seconds=round(time.time() - self._path.stat().st_mtime)
-        )
+        self.uid, self.name = kept.sighting.uid, kept.device.metadata.name
+        age_s = round(time.time() - self._path.stat().st_mtime)
+        log.warning("started by what was kept", path=str(self._path), seconds=age_s)
         return [self._targets(kept)]
 
     def _targets(self, moment: Moment) -> tuple[Target, ...]:
@@ -101,7 +113,12 @@ class Course:
             device,
             self._settings,
             where=f"namespace {device.metadata.namespace}",
-            storage=lambda: storage_of_device(device, inventory, scheme=self._settings.s3_scheme),
+            storage=lambda: storage_of_device(
+                device,
+                inventory,
+                scheme=self._settings.s3_scheme,
+                claim_authority=claim_authority(self._environ),
+            ),
         )
 
     def _keep(self, text: str) -> None:

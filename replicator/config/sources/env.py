@@ -87,6 +87,12 @@ def environment_storage(environ: Mapping[str, str], *, scheme: Scheme, looked_at
     )
 
 
+def claim_authority(environ: Mapping[str, str]) -> str:
+    """The PEM of the authority that the environment names for in-cluster claims; '' when it names none."""
+    words = _words(environ, _CLAIM)
+    return words.get("tls.crt") if words else ""
+
+
 def word_files(environ: Mapping[str, str]) -> list[Path]:
     """The files that the environment's `<WORD>_FILE` variables name."""
     variables = [f"{prefix}{word}_FILE" for prefix in (_CLAIM, _EXTERNAL, _PLAIN) for word in BUCKET_WORDS]

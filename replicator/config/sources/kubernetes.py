@@ -51,6 +51,7 @@ class KubernetesSource:
     ) -> None:
         """Raises ConfigError when no API server is known."""
         self._settings = settings
+        self._course = Course(settings, environ)
         self._access = find(environ)
         self._namespace = settings.namespace or self._access.namespace
         self._settle_s, self._patience_s, self._silence_s = settle_s, patience_s, silence_s
@@ -84,7 +85,7 @@ class KubernetesSource:
 
     async def _told(self) -> AsyncGenerator[_Batch]:
         """What is to be told, after changes, and at the beginning of a silence."""
-        course, was_silent, is_due = Course(self._settings), False, True
+        course, was_silent, is_due = self._course, False, True
         async with Cluster(self._access) as cluster:
             watched = Watched(cluster, self._namespace, self._settings)
             try:
@@ -107,7 +108,7 @@ class KubernetesSource:
 
 async def _heard(course: Course, watched: Watched) -> list[Snapshot] | None:
     """None while it is not all known, and nothing can be told."""
-    told = course.gone() if course.uid and watched.has_seen_end_of(course.uid) else []
+    told = course.gone() if watched.has_seen_end_of(course.uid) else []
     try:
         moment = watched.moment()
     except ConfigError as error:

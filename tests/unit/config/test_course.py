@@ -50,7 +50,7 @@ STATS = ["os-stats/egress/statistics"]
 
 def test_device_with_its_bucket_is_told(settings):
     """All is there: the mappings, with the bucket that the device names."""
-    (targets,) = Course(settings).heard(moment())
+    (targets,) = Course(settings, {}).heard(moment())
 
     assert shown([targets]) == [STATS]
     assert not isinstance(targets, ConfigError)
@@ -61,7 +61,7 @@ def test_device_with_its_bucket_is_told(settings):
 @pytest.mark.fault("E10")
 def test_missing_secret_is_told_and_the_kept_copy_stays(settings, kept):
     """The reason names the Secret; what is kept is the last good configuration."""
-    course = Course(settings)
+    course = Course(settings, {})
     course.heard(moment())
     before = kept.read_text()
 
@@ -76,7 +76,7 @@ def test_workload_of_others_may_be_what_it_likes(settings):
         fleet.workload("bad-selector", deviceSelector={"matchExpressions": [{"key": "dc", "operator": "Is"}]}),
     ]
 
-    assert shown(Course(settings).heard(moment(workloads=[fleet.workload(), *others]))) == [STATS]
+    assert shown(Course(settings, {}).heard(moment(workloads=[fleet.workload(), *others]))) == [STATS]
 
 
 def test_workload_that_makes_no_sense_is_an_error_of_the_device_it_is_for(refusal):
@@ -91,9 +91,9 @@ def test_workload_that_makes_no_sense_is_an_error_of_the_device_it_is_for(refusa
 @pytest.mark.fault("E10")
 def test_start_beside_a_missing_secret_goes_by_what_was_kept(settings):
     """The last good configuration is in force over a restart, too, and the reason is told."""
-    before = Course(settings).heard(moment())
+    before = Course(settings, {}).heard(moment())
 
-    told = Course(settings).heard(moment(fleet.config_map()))
+    told = Course(settings, {}).heard(moment(fleet.config_map()))
 
     assert told[:1] == before
     assert shown(told[1:]) == ["Secret fleet/external is not there"]
@@ -102,10 +102,10 @@ def test_start_beside_a_missing_secret_goes_by_what_was_kept(settings):
 @pytest.mark.fault("E3")
 def test_start_beside_an_empty_listing_goes_by_what_was_kept(settings):
     """That nobody sees the device says nothing: what it did last goes on."""
-    before = Course(settings).heard(moment())
+    before = Course(settings, {}).heard(moment())
     error = ConfigError(where="device", problem="no EdgeDevice is named 'x'", fix="")
 
-    assert Course(settings).refused(None, error) == [*before, error]
+    assert Course(settings, {}).refused(None, error) == [*before, error]
 
 
 # Another device under the name
@@ -114,7 +114,7 @@ def test_start_beside_an_empty_listing_goes_by_what_was_kept(settings):
 @pytest.mark.fault("E4")
 def test_device_that_was_made_anew_is_another(settings):
     """What ran for the old one ends first, then what the new one says is told."""
-    course = Course(settings)
+    course = Course(settings, {})
     course.heard(moment())
 
     assert shown(course.heard(moment(uid="uid-2"))) == [[], STATS]
@@ -124,7 +124,7 @@ def test_device_that_was_made_anew_is_another(settings):
 @pytest.mark.fault("E4")
 def test_bucket_of_the_old_device_is_not_the_new_ones(settings, kept):
     """A new device whose bucket is not there yet waits; neither what ran nor what was kept is its own."""
-    course = Course(settings)
+    course = Course(settings, {})
     course.heard(moment())
 
     told = course.heard(moment(device=fleet.device(obc="new-claim"), uid="uid-2"))
@@ -136,8 +136,8 @@ def test_bucket_of_the_old_device_is_not_the_new_ones(settings, kept):
 @pytest.mark.fault("E4")
 def test_what_was_kept_of_the_old_device_ends_once_the_new_one_is_heard(settings):
     """A start without the API server goes by what was kept, and no further than the first word of another uid."""
-    Course(settings).heard(moment())
-    course = Course(settings)
+    Course(settings, {}).heard(moment())
+    course = Course(settings, {})
 
     assert shown(course.silent(SERVER, 0))[0] == STATS
     assert shown(course.heard(moment(uid="uid-2", workloads=[]))) == [[], []]
@@ -147,18 +147,29 @@ def test_what_was_kept_of_the_old_device_ends_once_the_new_one_is_heard(settings
 
 
 def test_device_that_is_deleted_ends_what_runs(settings, kept):
-    """With deletionTimestamp the set of mappings is empty, so that what ran is drained; nothing stays on disk."""
-    course = Course(settings)
+    """With deletionTimestamp the set of mappings is empty, so that what ran is drained; then nothing stays on disk."""
+    course = Course(settings, {})
     course.heard(moment())
 
     assert shown(course.heard(moment(is_leaving=True))) == [[]]
-    assert not kept.exists()
     assert shown(course.heard(moment(is_leaving=True))) == [[]]
+    assert kept.exists()
+    course.drained()
+    assert not kept.exists()
+
+
+def test_start_in_silence_beside_a_device_that_was_leaving_goes_on(settings):
+    """Until all is sent a restart still knows what to send."""
+    course = Course(settings, {})
+    before = course.heard(moment())
+    course.heard(moment(is_leaving=True))
+
+    assert Course(settings, {}).silent(SERVER, 0)[:1] == before
 
 
 def test_start_beside_a_device_that_is_deleted_sends_what_is_left(settings, kept):
     """A restart in the middle of the drain begins it anew: mappings first, then none."""
-    course = Course(settings)
+    course = Course(settings, {})
 
     assert shown(course.heard(moment(is_leaving=True))) == [STATS, []]
     assert shown(course.heard(moment(is_leaving=True))) == [[]]
@@ -167,21 +178,21 @@ def test_start_beside_a_device_that_is_deleted_sends_what_is_left(settings, kept
 
 def test_start_that_cannot_drain_does_not_claim_it(settings):
     """Without the bucket's words a leaving device is an error, not an empty configuration."""
-    told = Course(settings).heard(moment(fleet.config_map(), is_leaving=True))
+    told = Course(settings, {}).heard(moment(fleet.config_map(), is_leaving=True))
 
     assert shown(told) == ["Secret fleet/external is not there"]
 
 
 def test_start_beside_a_device_that_is_deleted_drains_by_what_was_kept(settings):
     """Where the bucket's words are gone from the cluster, those of the last good configuration serve."""
-    Course(settings).heard(moment())
+    Course(settings, {}).heard(moment())
 
-    assert shown(Course(settings).heard(moment(fleet.config_map(), is_leaving=True))) == [STATS, []]
+    assert shown(Course(settings, {}).heard(moment(fleet.config_map(), is_leaving=True))) == [STATS, []]
 
 
 def test_faults_of_a_device_that_has_left_are_nobodys(settings):
     """Its claim goes with it: that is no error any more."""
-    course = Course(settings)
+    course = Course(settings, {})
     course.heard(moment())
     course.heard(moment(is_leaving=True))
 
@@ -191,7 +202,7 @@ def test_faults_of_a_device_that_has_left_are_nobodys(settings):
 
 def test_device_that_is_gone_is_forgotten(settings, kept):
     """Once its removal was seen, nothing of it is used again, not even in silence."""
-    course = Course(settings)
+    course = Course(settings, {})
     course.heard(moment())
 
     assert course.gone() == [()]
@@ -205,7 +216,7 @@ def test_device_that_is_gone_is_forgotten(settings, kept):
 @pytest.mark.fault("E2")
 def test_silence_is_told_and_changes_nothing(settings):
     """The error says since when; there is no other configuration."""
-    course = Course(settings)
+    course = Course(settings, {})
     course.heard(moment())
 
     (error,) = course.silent(SERVER, 1_000_000_000)
@@ -216,9 +227,9 @@ def test_silence_is_told_and_changes_nothing(settings):
 @pytest.mark.fault("E2")
 def test_start_in_silence_goes_by_what_was_kept(settings, kept, caplog):
     """The same targets as before the restart, with the age of the copy in the error and in the log."""
-    before = Course(settings).heard(moment())
+    before = Course(settings, {}).heard(moment())
 
-    targets, error = Course(settings).silent(SERVER, 0)
+    targets, error = Course(settings, {}).silent(SERVER, 0)
 
     assert [targets] == before
     assert ", in force is what it said on 2" in error.problem
@@ -227,7 +238,7 @@ def test_start_in_silence_goes_by_what_was_kept(settings, kept, caplog):
 
 def test_what_is_kept_is_for_nobody_else(settings, kept):
     """Mode 0600, without what is not needed: Pods, other workloads."""
-    Course(settings).heard(moment(workloads=[fleet.workload(), fleet.workload("other", device="gateway-8")]))
+    Course(settings, {}).heard(moment(workloads=[fleet.workload(), fleet.workload("other", device="gateway-8")]))
 
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert "example/os-stats" not in kept.read_text()
@@ -238,11 +249,30 @@ def test_what_is_kept_is_for_nobody_else(settings, kept):
 @pytest.mark.fault("E4")
 def test_what_was_kept_of_another_device_is_not_used(settings, changes):
     """The state directory may have been another device's."""
-    Course(settings).heard(moment())
+    Course(settings, {}).heard(moment())
 
-    told = Course(settings.model_copy(update=changes)).silent(SERVER, 0)
+    told = Course(settings.model_copy(update=changes), {}).silent(SERVER, 0)
 
     assert shown(told) == ["has not been heard since 1970-01-01 00:00:00 UTC"]
+
+
+def test_authority_of_claims_comes_from_the_environment(settings, ca_pem):
+    """Provisioners write none; an authority of the Secret's own comes first, and external storage has no part in it."""
+    course = Course(settings, {"OBC_tls.crt": ca_pem})
+    claimed = fleet.device(obc="the-claim")
+
+    def authority(*words, device=claimed) -> str:
+        (targets,) = course.heard(moment(*words, device=device))
+        assert not isinstance(targets, ConfigError)
+        return targets[0].storage.ca_pem
+
+    assert authority(*fleet.bucket_words("the-claim")) == ca_pem
+    assert authority(*fleet.bucket_words(), device=fleet.device()) == ""
+    (error,) = course.heard(
+        moment(fleet.config_map("the-claim"), fleet.secret("the-claim", **{"tls.crt": "none"}), device=claimed)
+    )
+    assert isinstance(error, ConfigError)
+    assert error.where == "Secret fleet/the-claim: tls.crt"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +283,7 @@ def test_spoilt_copy_is_none(settings, kept, text):
     kept.parent.mkdir()
     kept.write_text(text)
 
-    assert len(Course(settings).silent(SERVER, 0)) == 1
+    assert len(Course(settings, {}).silent(SERVER, 0)) == 1
 
 
 def test_copy_is_what_was_said():

@@ -401,7 +401,7 @@ async def test_renamed_key_and_missing_secret_wait_with_their_reason(home, apply
 
 
 async def test_deleted_device_ends_what_runs(apply, server, source_of, followed, next_of, kept):
-    """deletionTimestamp is enough, the finalizer of others does not matter; no copy is left."""
+    """deletionTimestamp is enough, the finalizer of others does not matter; once it is gone, no copy is left."""
     held = fleet.device()
     held["metadata"]["finalizers"] = ["device-finalizer"]
     apply(held, fleet.workload(), EXTERNAL)
@@ -412,7 +412,14 @@ async def test_deleted_device_ends_what_runs(apply, server, source_of, followed,
     server.delete("edgedevices", "fleet", fleet.DEVICE)
 
     assert await next_of(stream) == ()
-    assert not kept.exists()
+    assert kept.exists()
+    server.edit("edgedevices", "fleet", fleet.DEVICE, {"metadata": {"finalizers": None}})
+    waiting = asyncio.ensure_future(next_of(stream, 60))
+    async with asyncio.timeout(10):
+        while kept.exists():
+            await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
 
 
 @pytest.mark.fault("E4")
