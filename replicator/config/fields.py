@@ -21,6 +21,8 @@ _MAX_MARKER_BYTES = 120
 """A key has 1,024 bytes at most, and a prefix up to 900 of them."""
 _MIN_TOKEN_CHARS = 16
 """Nobody guesses it, and the log masks no shorter words than 8."""
+_NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+"""A DNS label."""
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 
 
@@ -109,6 +111,12 @@ def _is_file_name(text: str) -> str:
     return text
 
 
+def _is_namespace(text: str) -> str:
+    if text and not _NAMESPACE.fullmatch(text):
+        raise ValueError("must be the name of a Kubernetes namespace: small letters, digits and '-'")
+    return text
+
+
 def _is_token(secret: SecretStr) -> SecretStr:
     text = secret.get_secret_value()
     if text and (len(text) < _MIN_TOKEN_CHARS or not text.isascii() or not text.isprintable() or " " in text):
@@ -142,6 +150,7 @@ DataPaths = Annotated[tuple[DataPath, ...], BeforeValidator(_pairs)]
 ListenAddress = Annotated[str, AfterValidator(_is_listen_address)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 HttpsUrl = Annotated[str, AfterValidator(_is_https_url)]
+Namespace = Annotated[str, AfterValidator(_is_namespace)]
 FileName = Annotated[str, AfterValidator(_is_file_name)]
 MarkerName = Annotated[str, AfterValidator(_is_marker_name)]
 AuditInterval = Annotated[Number, Field(ge=1, le=7 * 86400)]

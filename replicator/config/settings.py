@@ -32,6 +32,7 @@ from replicator.config.fields import (
     ListenAddress,
     LogLevel,
     MarkerName,
+    Namespace,
     Number,
     OptionalDirectory,
     OptionalPath,
@@ -72,7 +73,7 @@ class _Sources(Shape, BaseSettings):
     """Directory of EdgeWorkload, EdgeDevice, ConfigMap and Secret YAML, and of mounted storage/ (source files)."""
     device: str = ""
     """Name of this EdgeDevice; empty means the only one (source files, kubernetes), and source edge-api needs it."""
-    namespace: str = ""
+    namespace: Namespace = ""
     """Namespace of this EdgeDevice; empty means the service account's, or the kubeconfig's (source kubernetes)."""
     edge_api_url: HttpsUrl = ""
     """Address of the Edge API up to the channel, as in https://edge.example/api/flotta-management/v1."""
@@ -88,6 +89,11 @@ class _Sources(Shape, BaseSettings):
     """Seconds between heartbeats to the Edge API, sooner at a change of state; 0 where Flotta's agent sends them.
 
     A device that is unregistered says with one that all is sent; without it, its storage stays for the grace period.
+    """
+    kubernetes_heartbeat_s: Number = Field(default=60.0, ge=0, le=3600)
+    """Seconds between reports in the EdgeDevice's status, sooner at a change of state; 0 is none (source kubernetes).
+
+    Only where all workloads of the device are served: what one sidecar knows is not how the device stands.
     """
     workload: str = ""
     """Name of the one workload to serve; empty means the only one, or all in device mode."""

@@ -89,6 +89,13 @@ async def test_device_lives_by_its_objects_in_the_cluster(device, cluster, witne
 
         await until(has_left)
         assert await witness.keys("remote/telemetry/e")
+
+        def is_told():
+            leaving = cluster.get("edgedevices", fleet.NAMESPACE, fleet.DEVICE)
+            return leaving["status"]["replication"].get("drainedAt", "") >= leaving["metadata"]["deletionTimestamp"]
+
+        await until(is_told)
+        assert not (device.home / "state/kubernetes.json").exists()
         assert (volumes / "telemetry/local/upload/telemetry/e").exists()
     assert service.process.returncode == 0
     assert not any(fleet.b64(fleet.SECRET_TEXT) in line for line in service.log)

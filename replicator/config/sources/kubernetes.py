@@ -1,22 +1,25 @@
 """The cluster as a source: the device's own objects are watched, and what they say is told once it is new.
 
 Owns: the rhythm: changes are waited for together, silence is noticed, a start does not wait for ever. Never: which
-objects count (`watched`), what they say (`moment`), what is told of it and kept (`course`), requests (`cluster`).
+objects count (`watched`), what they say (`moment`), what is told of it and kept (`course`), requests (`cluster`), the
+status that a report becomes (`device_status`).
 """
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass
 
 from replicator.cluster.access import find
 from replicator.cluster.client import Cluster
 from replicator.config.settings import Settings
+from replicator.config.sources import device_status
 from replicator.config.sources.course import Course
 from replicator.config.sources.follow import SETTLE_S, Snapshot, is_same
 from replicator.config.sources.watched import Watched
 from replicator.errors import ConfigError
 from replicator.model import Target
+from replicator.observe.standing import Report
 
 _PATIENCE_S = 5.0
 """A start waits so long for the API server before it goes by what was kept."""
@@ -28,7 +31,7 @@ _ROUNDS = 20
 """Then objects that never stand still are taken as they are."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Batch:
     """Snapshots that are told one after the other."""
 
@@ -55,6 +58,8 @@ class KubernetesSource:
         self._access = find(environ)
         self._namespace = settings.namespace or self._access.namespace
         self._settle_s, self._patience_s, self._silence_s = settle_s, patience_s, silence_s
+        is_whole = settings.volumes_dir is not None and not settings.workload
+        self.heartbeat_s = settings.kubernetes_heartbeat_s if is_whole else 0.0
 
     def read(self) -> tuple[Target, ...]:
         """The targets, from the cluster or, where it cannot be asked, as it told them last. Raises ConfigError."""
@@ -77,6 +82,16 @@ class KubernetesSource:
                     if last is None or not is_same(snapshot, last):
                         yield snapshot
                     last = snapshot
+
+    async def tell(self, report: Report) -> None:
+        """Have it in the device's status. Drained is said of a device that leaves, and then nothing of it is kept."""
+        course, is_drained = self._course, report.is_drained and self._course.is_leaving
+        if self.heartbeat_s and course.uid:
+            report = dataclasses.replace(report, is_drained=is_drained)
+            async with Cluster(self._access) as cluster:
+                await device_status.tell(cluster, report, namespace=self._namespace, name=course.name, uid=course.uid)
+        if is_drained:
+            await asyncio.to_thread(course.drained)
 
     async def _first(self) -> Snapshot:
         async with contextlib.aclosing(self._told()) as batches:

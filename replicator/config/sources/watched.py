@@ -40,7 +40,12 @@ class Watched:
     """What the cluster says of one device. For the event loop."""
 
     def __init__(self, cluster: Cluster, namespace: str, settings: Settings) -> None:
+        """Raises ConfigError where settings name what cannot be an object."""
         self._cluster, self._namespace = cluster, namespace
+        for variable, name in (("REPLICATOR_DEVICE", settings.device), ("REPLICATOR_WORKLOAD", settings.workload)):
+            if name and not _NAME.fullmatch(name):
+                fix = "Write its name in the cluster: small letters, digits, '-' and '.'"
+                raise ConfigError(where=variable, problem=f"{name!r} is no object's name", fix=fix)
         self._device: Wanted = (EDGE_DEVICE, settings.device)
         self._workloads: Wanted = (EDGE_WORKLOAD, settings.workload)
         self._ears: dict[Wanted, _Ear] = {}

@@ -219,7 +219,7 @@ def test_token_is_masked_wherever_it_is_shown(tmp_path, refusal):
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("source", "nowhere", "input should be 'env', 'files' or 'edge-api'"),
+        ("source", "nowhere", "input should be 'env', 'files', 'edge-api' or 'kubernetes'"),
         ("transfers", "many", "input should be a valid integer"),
         ("transfers", "0", "greater than or equal to 1"),
         ("transfers", "257", "less than or equal to 256"),

@@ -11,7 +11,8 @@ from replicator.config.settings import load
 from replicator.config.sources import kubernetes, watched
 from replicator.config.sources.kubernetes import KubernetesSource
 from replicator.config.sources.source import make_source
-from replicator.errors import ConfigError
+from replicator.errors import ClusterError, ConfigError
+from replicator.observe.standing import Report, Stand, Standing
 from tests import fleet
 from tests.apiserver.server import ApiServer
 
@@ -435,6 +436,73 @@ async def test_device_that_is_made_anew_is_another(home, apply, server, source_o
     assert (await next_of(stream))[0].storage.bucket == "claimed"
 
 
+# What the cluster is told
+
+REPORT = Report((Standing("os-stats", Stand.SYNCED),), is_drained=True, at_ts=1_800_000_000.0)
+
+
+def replication(server) -> dict:
+    """What stands in the device's status."""
+    status: dict = server.get("edgedevices", "fleet", fleet.DEVICE).get("status", {})
+    return status.get("replication", {})
+
+
+async def test_report_stands_in_the_status_and_changes_nothing(home, apply, server, source_of, followed, next_of):
+    """A device that stays is not drained, whatever ran before; and its own report is no new configuration."""
+    source = source_of()
+    stream = followed(source)
+    await next_of(stream)
+
+    await source.tell(REPORT)
+
+    assert replication(server)["pendingFiles"] == 0
+    assert "drainedAt" not in replication(server)
+    apply(fleet.config_map(bucket="another"))
+    assert (await next_of(stream))[0].storage.bucket == "another"
+
+
+async def test_drained_is_said_of_a_device_that_leaves(apply, server, source_of, followed, next_of, kept):
+    """Once that stands in the status, nothing is left on disk."""
+    held = fleet.device()
+    held["metadata"]["finalizers"] = ["device-finalizer"]
+    apply(held, fleet.workload(), EXTERNAL)
+    source = source_of()
+    stream = followed(source)
+    await next_of(stream)
+    server.delete("edgedevices", "fleet", fleet.DEVICE)
+    await next_of(stream)
+
+    server.answer(403, plural="edgedevices", subresource="status")
+    with pytest.raises(ClusterError):
+        await source.tell(REPORT)
+    assert kept.exists()
+    await source.tell(REPORT)
+
+    assert replication(server)["drainedAt"]
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("settings", [{"volumes_dir": ""}, {"workload": "os-stats"}, {"kubernetes_heartbeat_s": "0"}])
+async def test_who_does_not_know_the_whole_device_tells_nothing_of_it(
+    home, server, source_of, settings, followed, next_of
+):
+    """Two sidecars of one device would each overwrite what the other told, and one's drain is not the device's."""
+    source = source_of(**settings)
+    await next_of(followed(source))
+
+    await source.tell(REPORT)
+
+    assert source.heartbeat_s == 0
+    assert replication(server) == {}
+
+
+async def test_device_that_is_not_known_is_not_told_of(server, source_of):
+    """Before anything was heard there is no object to write to."""
+    await source_of().tell(REPORT)
+
+    assert list(server.requests) == []
+
+
 # An API server in trouble
 
 
@@ -557,6 +625,14 @@ def test_setting_alone_decides_between_the_sources(apply, server, tmp_path, chos
     (target,) = make_source(load({}, environ).settings, environ).read()
 
     assert target.storage.bucket == bucket
+
+
+@pytest.mark.parametrize("settings", [{"device": "a,metadata.name!=b"}, {"device": "../x"}, {"workload": "A b"}])
+def test_setting_that_names_no_object_is_refused(server, source_of, settings):
+    """It would be part of a selector; nothing is asked."""
+    with pytest.raises(ConfigError, match="is no object's name"):
+        source_of(**settings).read()
+    assert list(server.requests) == []
 
 
 def test_without_a_cluster_there_is_no_source(tmp_path):
