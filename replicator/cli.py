@@ -356,6 +356,17 @@ def pod(
     print(pod_yaml(file, wish), end="")  # noqa: T201
 
 
+@app.command("edge-api")
+def edge_api() -> None:
+    """Serve devices their configuration from the cluster, by Flotta's protocol; settings are REPLICATOR_CONTROL_*."""
+    from replicator.controlplane.edge_api import main as server
+    from replicator.controlplane.edge_api import settings as control
+
+    loaded = control.load(os.environ)
+    logs.configure(level=loaded.log_level, format=loaded.log_format)
+    raise typer.Exit(0 if server.main(loaded) else EXIT_FAILED)
+
+
 @app.command()
 def demo(
     seconds: Annotated[float, typer.Option(help="End by itself after so long; 0 runs until Ctrl-C.")] = 0.0,

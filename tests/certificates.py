@@ -39,10 +39,13 @@ class Certificate:
         return context
 
 
-def issue(name, *, by=None, is_authority=False, address="127.0.0.1", age=ONE_DAY, life=10 * ONE_DAY) -> Certificate:
+def issue(
+    name, *, by=None, is_authority=False, address="127.0.0.1", age=ONE_DAY, life=10 * ONE_DAY, unit=""
+) -> Certificate:
     """A certificate for `address`, signed by `by` or by itself, valid from `age` ago for `life`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    words = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit)] if unit else []
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name), *words])
     begin = dt.datetime.now(dt.UTC) - age
     builder = (
         x509.CertificateBuilder()

@@ -27,6 +27,7 @@ FIELDS: Mapping[str, str] = {
     "bytes": "how many bytes were moved",
     "cause": "closed-set word: what set it off",
     "code": "HTTP status code of the store",
+    "device": "namespace/name of an EdgeDevice",
     "directory": "absolute local directory",
     "endpoint": "scheme://host:port of the store",
     "error": "the exception, or what went wrong",

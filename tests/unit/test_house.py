@@ -26,7 +26,7 @@ FUNCTION_LINES = 60
 # One door a library: whoever else needs it asks the room that owns it.
 DOORS = {
     "aiobotocore": ("replicator.stores.s3.*",),
-    "aiohttp": ("replicator.stores.s3.*", "replicator.cluster.connection"),
+    "aiohttp": ("replicator.stores.s3.*", "replicator.cluster.connection", "replicator.controlplane.edge_api.*"),
     "botocore": ("replicator.stores.s3.*",),
     "fsspec": ("replicator.stores.s3.*",),
     "localbucket": ("replicator.demo*",),
