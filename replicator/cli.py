@@ -368,6 +368,17 @@ def edge_api() -> None:
 
 
 @app.command()
+def operator() -> None:
+    """Give the devices of a cluster their bucket claims, and take them back; settings are REPLICATOR_CONTROL_*."""
+    from replicator.controlplane import settings as control
+    from replicator.controlplane.operator.main import main as operate
+
+    loaded = control.load(os.environ)
+    logs.configure(level=loaded.log_level, format=loaded.log_format)
+    operate(loaded)
+
+
+@app.command()
 def demo(
     seconds: Annotated[float, typer.Option(help="End by itself after so long; 0 runs until Ctrl-C.")] = 0.0,
     port: Annotated[int, typer.Option(help="Port of the demo's S3 server; 0 takes a free one.")] = 0,

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote_from_bytes
 
@@ -20,11 +20,12 @@ from replicator.observe.explanation import QUERY_BYTES, Explanation
 from replicator.observe.explanation import from_json as explanation_from
 from replicator.observe.listener import BACKLOG, Listener
 from replicator.observe.metrics import Metrics
-from replicator.observe.pages import Explain, Inbox, Pages
-from replicator.observe.request import Refused
+from replicator.observe.pages import Ask, Explain, Inbox, Pages, check_reads
+from replicator.observe.request import Answer, Refused, Request
 from replicator.observe.status import Snapshot, from_json
 
 _T = TypeVar("_T")
+Respond = Callable[[Request], Answer]
 
 _LOOP_TIMEOUT_S = 5.0
 """The event loop answers within milliseconds; a probe should hear that it does not before it gives up."""
@@ -61,6 +62,31 @@ async def serve(
     All are called on this event loop only. Without `inbox` there is no /notify, without `explain` no /explain.
     Raises ConfigError when `listen` is malformed or cannot be bound.
     """
+
+    def respond(ask: Ask) -> Respond:
+        pages = Pages(ask=ask, snapshot=snapshot, metrics=metrics, complaints=complaints, inbox=inbox, explain=explain)
+        return pages.respond
+
+    return await _open(listen, respond)
+
+
+async def serve_pages(listen: str, pages: Mapping[str, Callable[[], Answer]]) -> Server:
+    """Answer at `listen` (host:port) with these pages by path, made on this event loop. Raises ConfigError."""
+
+    def respond(ask: Ask) -> Respond:
+        def answer(request: Request) -> Answer:
+            if request.path not in pages:
+                raise Refused(404, "there is no such page")
+            check_reads(request)
+            return ask(pages[request.path])
+
+        return answer
+
+    return await _open(listen, respond)
+
+
+async def _open(listen: str, respond: Callable[[Ask], Respond]) -> Server:
+    """Listen, and answer by what `respond` makes: it is given how to have something computed on this event loop."""
     host, port = _split(listen)
     loop = asyncio.get_running_loop()
 
@@ -81,10 +107,9 @@ async def serve(
     except (OSError, UnicodeError) as exc:
         problem = getattr(exc, "strerror", None) or type(exc).__name__
         raise _listen_error(f"cannot listen on {listen!r}: {problem}") from exc
-    pages = Pages(ask=ask, snapshot=snapshot, metrics=metrics, complaints=complaints, inbox=inbox, explain=explain)
     bound_host, bound_port = sockets[0].getsockname()[:2]
     address = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
-    return Server(Listener(sockets, pages.respond), address)
+    return Server(Listener(sockets, respond(ask)), address)
 
 
 def _bind(addresses: Sequence[tuple[socket.AddressFamily, tuple[Any, ...]]]) -> list[socket.socket]:

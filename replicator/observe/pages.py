@@ -94,12 +94,12 @@ class Pages:
         page = self._pages.get(request.path)
         if not page:
             raise Refused(404, "there is no such page; / lists what is here")
-        _check_reads(request)
+        check_reads(request)
         return self._ask(page)
 
     def _explanation(self, request: Request, explain: Explain) -> Answer:
         """The disk is looked at on this thread, so that the event loop never waits for it."""
-        _check_reads(request)
+        check_reads(request)
         asked = _asked_in(request.query)
         look = self._ask(lambda: explain(asked))
         return Answer(200, json.dumps(explanation.to_json(look())).encode(), _JSON)
@@ -144,7 +144,7 @@ class Pages:
         return self._ask(hand_on)
 
 
-def _check_reads(request: Request) -> None:
+def check_reads(request: Request) -> None:
     if request.method not in {"GET", "HEAD"}:
         raise Refused(405, "this page can be read only", Allow="GET,HEAD")
 

@@ -15,6 +15,7 @@ import pytest
 from replicator import cli
 from replicator.config.settings import FLAGS
 from replicator.config.storage import BUCKET_WORDS
+from replicator.controlplane import settings as control
 from replicator.controlplane.edge_api import settings as edge_api
 from replicator.observe import edge_metrics
 from replicator.observe.metrics import TABLE, Kind
@@ -179,7 +180,7 @@ def test_readme_names_states_that_exist():
 def unknown_settings(text: str) -> set[str]:
     variables = {flag.variable for flag in FLAGS}
     known = variables | {f"{variable}_FILE" for variable in variables}
-    known |= set(edge_api.VARIABLES)
+    known |= set(edge_api.VARIABLES) | set(control.VARIABLES)
     known |= set(SETTING.findall(text_of("tests/conftest.py")))  # what chooses the server of the tests
     return set(SETTING.findall(text)) - known
 

@@ -29,6 +29,7 @@ DOORS = {
     "aiohttp": ("replicator.stores.s3.*", "replicator.cluster.connection", "replicator.controlplane.edge_api.*"),
     "botocore": ("replicator.stores.s3.*",),
     "fsspec": ("replicator.stores.s3.*",),
+    "kopf": ("replicator.controlplane.operator.watching",),
     "localbucket": ("replicator.demo*",),
     "obstore": ("replicator.stores.s3.fast*",),
     "prometheus_client": ("replicator.observe.*",),

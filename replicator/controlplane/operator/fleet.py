@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from replicator.cluster.kinds import Key
 from replicator.config.manifests import EdgeWorkload
 from replicator.controlplane.operator.reading import Object, mapping, mappings, moment, name_of, number, stamp, text
 from replicator.errors import ConfigError
-
-Key = tuple[str, str]
 
 STATES = ("Synced", "Lagging", "Blocked")
 _BOOKKEEPING = "workload/"

@@ -5,10 +5,10 @@ is never lost; and two never work on one key. Never: what a key stands for.
 """
 
 import asyncio
+import contextlib
 import heapq
 
-Key = tuple[str, str]
-"""Namespace and name."""
+from replicator.cluster.kinds import Key
 
 
 class Line:
@@ -40,10 +40,9 @@ class Line:
             key, pause_s = self._next()
             if key:
                 return key
-            try:
-                await asyncio.wait_for(self._turned.wait(), pause_s)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._turned.wait()
 
     def done(self, key: Key) -> None:
         """Nobody works on the key any more."""
