@@ -1,18 +1,28 @@
 """An API server of our own with one namespace of devices, and what makes their objects."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from replicator.cluster.client import Cluster
+from replicator.cluster.lease import Timing
+from replicator.controlplane.operator.main import serve
 from replicator.controlplane.settings import ControlSettings
+from replicator.errors import LeaseLost
 from tests.apiserver.server import ApiServer
 
 FLOTTA = "management.project-flotta.io/v1alpha1"
 WORDS = {"BUCKET_NAME": "camera-5a7f", "BUCKET_HOST": "s3.svc", "BUCKET_PORT": "443", "BUCKET_REGION": ""}
 KEYS = {"AWS_ACCESS_KEY_ID": "a2V5aWQ=", "AWS_SECRET_ACCESS_KEY": "c2VjcmV0LWtleQ=="}
+
+PATIENT = Timing(duration_s=60.0, renew_within_s=50.0, retry_s=0.1)
+"""An outage of some seconds, or a loaded machine, does not lose the Lease."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,26 @@ class Site:
             for one in self.server.requests
             if one.verb not in {"get", "list", "watch"} and one.plural not in {"events", "leases"}
         ]
+
+    async def until(self, condition: Callable[[], Any], *, within_s: float = 30.0) -> Any:
+        """Wait for what has to come; what it gave."""
+        deadline = time.monotonic() + within_s
+        while not (found := condition()):
+            assert time.monotonic() < deadline, "it never came"
+            await asyncio.sleep(0.02)
+        return found
+
+    @contextlib.asynccontextmanager
+    async def operator(self, settings: ControlSettings, **changes: Any) -> AsyncIterator[asyncio.Task[None]]:
+        """An operator beside the test; gives its task."""
+        access = self.server.access(fixed_token=SecretStr("operator"))
+        task = asyncio.create_task(serve(settings.model_copy(update=changes), access, timing=PATIENT))
+        try:
+            yield task
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LeaseLost):
+                await task
 
 
 @pytest.fixture

@@ -1,46 +1,17 @@
 """The operator as it runs: kopf hears, workers look, the Lease lets one replica act. Real HTTP, nothing scripted."""
 
 import asyncio
-import contextlib
-import time
 
 import pytest
 
 from replicator.cluster.kinds import CLAIM, EDGE_DEVICE, EDGE_DEVICE_SET, EDGE_WORKLOAD
-from replicator.cluster.lease import Timing
 from replicator.controlplane.operator.desired import FINALIZER
 from replicator.controlplane.operator.fleet import Fleet
 from replicator.controlplane.operator.hearing import Hearing
 from replicator.controlplane.operator.line import Line
-from replicator.controlplane.operator.main import serve
 from replicator.errors import LeaseLost
 
 ASKS = {"createOBC": True}
-PATIENT = Timing(duration_s=60.0, renew_within_s=50.0, retry_s=0.1)
-"""An outage of some seconds, or a loaded machine, does not lose the Lease."""
-
-
-async def until(condition, *, within_s=30.0):
-    """Wait for what has to come; what it gave."""
-    deadline = time.monotonic() + within_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came"
-        await asyncio.sleep(0.02)
-    return found
-
-
-@contextlib.asynccontextmanager
-async def running(site, settings, **changes):
-    """An operator beside the test; gives its task."""
-    task = asyncio.create_task(serve(settings.model_copy(update=changes), site.server.access(), timing=PATIENT))
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, LeaseLost):
-            await task
-
-
 # What is heard
 
 
@@ -132,17 +103,17 @@ async def test_device_that_is_gone_is_forgotten(hearing):
 async def test_operator_gives_and_takes_back(site, settings):
     """A device that was there, one that comes later, a claim that is bound, a device that leaves."""
     site.device("early", s3=ASKS)
-    async with running(site, settings, unregister_grace_s=0.0):
-        await until(lambda: site.get("objectbucketclaims", "early"))
+    async with site.operator(settings, unregister_grace_s=0.0):
+        await site.until(lambda: site.get("objectbucketclaims", "early"))
         site.device("late", s3=ASKS)
-        await until(lambda: site.get("objectbucketclaims", "late"))
+        await site.until(lambda: site.get("objectbucketclaims", "late"))
 
         site.bind("late")
-        await until(lambda: site.ready("late") == ("True", "OBCBound"))
+        await site.until(lambda: site.ready("late") == ("True", "OBCBound"))
 
         site.server.delete("edgedevices", "fleet", "late")
-        await until(lambda: site.get("objectbucketclaims", "late") is None)
-        await until(lambda: FINALIZER not in site.get("edgedevices", "late")["metadata"]["finalizers"])
+        await site.until(lambda: site.get("objectbucketclaims", "late") is None)
+        await site.until(lambda: FINALIZER not in site.get("edgedevices", "late")["metadata"]["finalizers"])
         assert site.get("objectbucketclaims", "early")
         assert "kopf" not in str(site.get("edgedevices", "early"))
 
@@ -152,29 +123,29 @@ async def test_operator_gives_and_takes_back(site, settings):
 async def test_operator_hears_on_after_closed_watches_and_a_compaction(site, settings):
     """Whatever ends a watch, what happened meanwhile is heard."""
     site.device("early", s3=ASKS)
-    async with running(site, settings):
-        await until(lambda: site.get("objectbucketclaims", "early"))
+    async with site.operator(settings):
+        await site.until(lambda: site.get("objectbucketclaims", "early"))
 
         site.server.stop()
         site.device("meanwhile", s3=ASKS)
         site.server.compact()
         site.server.start()
 
-        await until(lambda: site.get("objectbucketclaims", "meanwhile"))
+        await site.until(lambda: site.get("objectbucketclaims", "meanwhile"))
 
 
 @pytest.mark.slow
 @pytest.mark.fault("E6")
 async def test_of_two_operators_one_writes_until_it_dies(site, settings):
     """Each write of the first is its own; when its Lease is lost it ends, and the second goes on where it was."""
-    async with running(site, settings) as first:
-        await until(lambda: site.server.list("leases", "default") and site.server.watching("edgedevices"))
+    async with site.operator(settings) as first:
+        await site.until(lambda: site.server.list("leases", "default") and site.server.watching("edgedevices"))
         holder = site.server.list("leases", "default")[0]["spec"]["holderIdentity"]
-        async with running(site, settings) as second:
+        async with site.operator(settings) as second:
             for number in range(5):
                 site.device(f"camera-{number}", s3=ASKS)
-            await until(lambda: len(site.server.list("objectbucketclaims", "fleet")) == 5)
-            await until(lambda: all(site.ready(f"camera-{number}")[0] for number in range(5)))
+            await site.until(lambda: len(site.server.list("objectbucketclaims", "fleet")) == 5)
+            await site.until(lambda: all(site.ready(f"camera-{number}")[0] for number in range(5)))
             assert site.server.watching("edgedevices") == 1
             assert site.writes().count(("apply", "objectbucketclaims")) == 5
             assert site.writes().count(("patch", "edgedevices")) == 5
@@ -184,6 +155,6 @@ async def test_of_two_operators_one_writes_until_it_dies(site, settings):
             with pytest.raises(LeaseLost):
                 await asyncio.wait_for(first, 30)
             site.device("after", s3=ASKS)
-            await until(lambda: site.get("objectbucketclaims", "after"))
+            await site.until(lambda: site.get("objectbucketclaims", "after"))
             assert site.server.list("leases", "default")[0]["spec"]["holderIdentity"] not in {holder, "somebody"}
             assert not second.done()
