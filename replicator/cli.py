@@ -371,11 +371,12 @@ def edge_api() -> None:
 def operator() -> None:
     """Give the devices of a cluster their bucket claims, and take them back; settings are REPLICATOR_CONTROL_*."""
     from replicator.controlplane import settings as control
-    from replicator.controlplane.operator.main import main as operate
 
     loaded = control.load(os.environ)
     logs.configure(level=loaded.log_level, format=loaded.log_format)
-    operate(loaded)
+    from replicator.controlplane.operator import main as running
+
+    running.main(loaded)
 
 
 @app.command()

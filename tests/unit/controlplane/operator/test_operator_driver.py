@@ -1,9 +1,11 @@
 """What a look at a device leads to, at a real API server: claims, finalizers, status and Events."""
 
+import asyncio
 import math
 
 import pytest
 
+from replicator.cluster.kinds import EDGE_DEVICE, EDGE_WORKLOAD
 from replicator.controlplane.operator.desired import FINALIZER
 from replicator.controlplane.operator.driver import carry_out
 from replicator.controlplane.operator.main import Operator
@@ -390,6 +392,68 @@ async def test_claim_of_a_neighbour_is_no_storage(site, operator):
 
     assert site.ready() == ("False", "OBCForeign")
     assert site.get("objectbucketclaims", "neighbour") == before
+
+
+# Many devices, and workloads
+
+
+async def test_one_bad_device_does_not_stop_the_others(site, operator):
+    """What goes wrong with one is counted, put off with growing pauses, and tried again; the others are served."""
+    hear = operator._hearing.hear
+    for name in ("bad", "good"):
+        hear(EDGE_DEVICE, site.device(name, s3=ASKS), False)
+    site.server.answer(500, times=2, plural="objectbucketclaims", verb="get", name="bad")
+    work = asyncio.create_task(operator._work())
+
+    await site.until(lambda: site.get("objectbucketclaims", "bad"))
+    work.cancel()
+
+    assert site.get("objectbucketclaims", "good")
+    assert 'looks_total{outcome="unreachable"} 2.0' in operator._metrics.render().decode()
+
+
+async def test_device_that_is_gone_unheard_is_forgotten_at_the_next_look(site, operator):
+    """An outage may swallow a deletion; the resync's look finds out."""
+    operator._hearing.hear(EDGE_DEVICE, site.device(), False)
+    site.release()
+    site.server.delete("edgedevices", "fleet", "camera")
+
+    await operator.reconcile(KEY)
+
+    assert operator._hearing.devices == ()
+
+
+async def test_workload_tells_where_its_devices_stand(site, operator):
+    """One patch with the conditions and the sum; none while nothing changes; a conflict is tried again."""
+    conditions = [{"type": "Synced", "status": "True"}]
+    device = site.device(conditions=conditions, replication={"pendingBytes": 7})
+    operator._hearing.hear(EDGE_DEVICE, device, False)
+    spec = {"type": "pod", "deviceSelector": {}}
+    workload = site.put(FLOTTA, "EdgeWorkload", "stats", spec=spec)
+    operator._hearing.hear(EDGE_WORKLOAD, workload, False)
+    site.server.answer(409, plural="edgeworkloads", subresource="status")
+
+    for _ in range(3):
+        await operator.tell_workloads()
+
+    told = site.get("edgeworkloads", "stats")["status"]
+    assert told["replication"] == {"devices": 1, "synced": 1, "lagging": 0, "blocked": 0, "pendingBytes": 7}
+    assert {one["type"]: one["message"] for one in told["conditions"]}["Synced"] == "1 of 1 devices"
+    assert site.writes().count(("patch", "edgeworkloads/status")) == 2
+
+
+@pytest.mark.fault("E5")
+async def test_workload_whose_status_cannot_be_written_stops_nothing(site, operator):
+    """Without the right to it, the others are told all the same."""
+    for name in ("a", "b"):
+        workload = site.put(FLOTTA, "EdgeWorkload", name, spec={"type": "pod", "deviceSelector": {}})
+        operator._hearing.hear(EDGE_WORKLOAD, workload, False)
+    site.server.answer(403, plural="edgeworkloads", name="a")
+
+    await operator.tell_workloads()
+
+    assert "status" not in site.get("edgeworkloads", "a")
+    assert site.get("edgeworkloads", "b")["status"]["conditions"]
 
 
 def test_settings_default_to_what_flotta_has():
