@@ -101,11 +101,12 @@ class Mirror:
                     list_due = self._next_list()
                 is_steady = await self._watch(list_due)
                 failures = 0 if is_steady else failures + 1
-            except Gone:
-                failures, list_due = failures + 1, -math.inf
             except ClusterError as exc:
-                self._ill(exc)
-                failures, list_due = failures + 1, -math.inf  # nobody knows what such a server remembers
+                if not isinstance(exc, Gone):
+                    self._ill(exc)
+                failures += 1
+                # Nobody knows what such a server remembers; but doubts take their time, whatever it does.
+                list_due = list_due if self._belief.doubt else -math.inf
             if failures:
                 await asyncio.sleep(self._rhythm.pause_s(failures))
 

@@ -254,6 +254,19 @@ async def test_a_list_that_is_empty_after_an_outage_removes_nothing_at_once(serv
 
 
 @pytest.mark.fault("E3")
+async def test_a_doubt_takes_its_time(server, watched, until):
+    """A server without memory that also breaks every watch is not believed the sooner."""
+    one = await watched("a")
+    server.empty_lists("configmaps", times=math.inf)
+    server.answer(410, plural="configmaps", verb="watch", times=math.inf)
+
+    server.close_watches()
+    await until(lambda: server.count("watch") > 10)
+
+    assert (server.count("list"), values(one)) == (2, {"a": "1"})
+
+
+@pytest.mark.fault("E3")
 async def test_a_list_that_stays_empty_is_believed(server, watched, until, quick):
     """What is missing three times in a row is gone."""
     one = await watched("a", rhythm=replace(quick, doubt_s=0.02))
