@@ -17,6 +17,9 @@ from replicator.cluster.kinds import LEASE, Object, version_of
 from replicator.errors import ClusterError, Conflict, LeaseLost
 from replicator.observe import logs
 
+_GIVE_BACK_S = 2.0
+"""Then it is left to expire: the end of a replica must not wait for an API server."""
+
 _log = logs.get("cluster")
 
 
@@ -91,9 +94,12 @@ class Lease:
 
     async def give_back(self) -> None:
         """Free it for the next at once, if it is still ours."""
-        if self._spec().get("holderIdentity") == self._holder:
-            spec = self._spec() | {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
-            await self._cluster.replace(LEASE, self._seen | {"spec": spec})
+        # As it is now: a renewal that was cancelled may have been done all the same.
+        found = await self._cluster.get(LEASE, self._namespace, self._name)
+        spec = (found or {}).get("spec") or {}
+        if found and spec.get("holderIdentity") == self._holder:
+            spec |= {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
+            await self._cluster.replace(LEASE, found | {"spec": spec})
 
     def _is_free(self, found: Object) -> bool:
         """Whether it is ours, nobody's, or has not changed for its whole duration since we first saw it so."""
@@ -133,7 +139,7 @@ async def held(lease: Lease) -> AsyncIterator[None]:
         raise group_of_one.exceptions[0] from None
     finally:
         with contextlib.suppress(ClusterError, TimeoutError):
-            async with asyncio.timeout(lease.timing.retry_s):
+            async with asyncio.timeout(_GIVE_BACK_S):
                 await lease.give_back()
 
 
