@@ -171,6 +171,17 @@ async def test_it_is_given_back_at_the_end(server, candidate):
     assert await candidate("two").try_to_hold()
 
 
+async def test_it_is_given_back_although_it_moved(server, candidate):
+    """A renewal that was cancelled but done all the same does not keep it from being given back."""
+    lease = candidate("one")
+    await lease.try_to_hold()
+    server.edit("leases", "ns", "operator", {"spec": {"renewTime": "2030-01-01T00:00:00.000000Z"}})
+
+    await lease.give_back()
+
+    assert spec(server)["holderIdentity"] == ""
+
+
 async def test_whoever_waits_gets_it_next(server, candidate, until):
     """The second begins its work once the first has ended its own."""
     order = []
