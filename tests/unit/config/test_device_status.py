@@ -68,6 +68,27 @@ async def test_object_that_moved_is_read_again(server, cluster, uid):
 
 
 @pytest.mark.fault("E5")
+async def test_what_others_write_meanwhile_is_not_lost(server, uid):
+    """Between our look and our patch Flotta writes its list: ours is made anew from that."""
+
+    class Late(Cluster):
+        is_late = True
+
+        async def patch(self, *words, **more):
+            if self.is_late:
+                self.is_late = False
+                theirs = {"workloads": [{"name": "os-stats", "phase": "Exited"}]}
+                server.edit("edgedevices", "factory", "gateway-7", {"status": theirs}, subresource="status")
+            return await super().patch(*words, **more)
+
+    async with Late(server.access()) as cluster:
+        assert await tell(cluster, SENT, uid=uid, **NAME)
+
+    (workload,) = status_at(server)["workloads"]
+    assert (workload["phase"], workload["lastDataUpload"]) == ("Exited", "2027-01-15T08:00:00Z")
+
+
+@pytest.mark.fault("E5")
 @pytest.mark.parametrize("status", [403, 422, 500])
 async def test_status_that_may_not_be_written_is_told_once(server, cluster, uid, status):
     """No second attempt: the right is missing, or the object breaks a rule; the next report tries again."""

@@ -260,9 +260,19 @@ async def test_device_that_is_back_before_it_was_drained_starts_anew(api, start)
     api.default.disconnects()
     await device.poll()
     api.default.says(message("2"))
+    before = len([request for request in api.requests if "/data/" in request.target])
     api.default.knows_it_again()
 
     assert await device.poll() == TARGETS
+    assert len([request for request in api.requests if "/data/" in request.target]) == before + 1
+
+
+async def test_single_look_at_a_device_that_leaves_finds_nothing_to_do(api, start, settings):
+    """Only who drains runs what was kept: `sync` and `check` have no targets."""
+    await (await start()).poll()
+    api.default.disconnects()
+
+    assert EdgeApiSource(settings).read() == ()
 
 
 # Certificates
