@@ -14,7 +14,7 @@ from replicator.errors import ConfigError
 from replicator.model import Target
 from replicator.observe.standing import Report, Stand, Standing, from_json
 from tests.certificates import issue
-from tests.edge_api import PATH, SECRET, message, settings_of
+from tests.edge_api import PATH, SECRET, EdgeApi, message, settings_of
 
 NOW_TS = 1_800_000_000.25
 SENT = Standing("os-stats", Stand.SYNCED, last_upload_ts=NOW_TS - 60)
@@ -307,3 +307,15 @@ async def test_device_of_another_authority_is_refused(api, identity, start):
 
     assert isinstance(await (await start()).poll(), ConfigError)
     assert api.requests == []
+
+
+@pytest.mark.fault("E9")
+def test_edge_api_with_an_expired_certificate_is_told_nothing(start_stub, identity, authority, tmp_path, reply):
+    """Neither a poll nor a heartbeat reaches it."""
+    old = issue("edge", by=authority, age=dt.timedelta(days=9), life=dt.timedelta(days=1))
+    stub = start_stub(old.server_context(tmp_path))
+    stub.default = EdgeApi(reply)
+
+    with pytest.raises(ConfigError, match="expired"):
+        EdgeApiSource(settings_of(stub.endpoint, identity, tmp_path)).read()
+    assert stub.requests == []
