@@ -24,6 +24,7 @@ class Sending:
 
     def __init__(self, path: str) -> None:
         """Raises OSError when the file cannot be had. `left` is what a former process did not hear the end of."""
+        self._path = path
         self._fd = os.open(path, _FLAGS, 0o600)
         self._lock = threading.Lock()
         self._used = 0
@@ -57,8 +58,11 @@ class Sending:
             os.pwrite(self._fd, content[:_SLOT_BYTES], slot * _SLOT_BYTES)
 
     def close(self) -> None:
-        """Leave what is under way: nobody will hear of its end."""
+        """Leave what is under way, if anything is: nobody will hear of its end."""
         with self._lock:
+            if len(self._free) == self._used:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path)
             os.close(self._fd)
             self._fd = -1
 

@@ -118,16 +118,21 @@ class Stage:
         self.loop = loop
         self.sweep = ScriptedSweep(loop)
         self.intake, self.admission, self.metrics = Intake(), Admission(), Metrics()
+        self.late: dict[str, float] = {}
+        """When the object of a path is to be looked at again, by the loop's clock."""
         monkeypatch.setattr(rhythm, "sweep_of", lambda lane: self.sweep)
         times = {"sweep_interval_s": 15.0, "sweep_cpu_share": 0.05, "quiet_s": 0.5, "ceiling_s": 2.0}
         self.patrol = Patrol(
-            SimpleNamespace(target=TARGET, is_egress=is_egress),  # type: ignore[arg-type]
+            SimpleNamespace(target=TARGET, is_egress=is_egress, late_due=self.late_due),  # type: ignore[arg-type]
             rhythm=Rhythm(watcher="off", **(times | changes)),
             intake=self.intake,
             admission=self.admission,
             metrics=self.metrics,
         )
         self.patrol.watcher = SilentWatcher()  # type: ignore[assignment]
+
+    def late_due(self, now_s: float) -> list[str]:
+        return [relpath for relpath, due_s in self.late.items() if due_s <= now_s]
 
     def prove(self, *, is_proven: bool = True, degraded: str = "") -> None:
         """Have the watcher say that events arrive, or why not."""
@@ -309,3 +314,15 @@ def test_changes_that_only_a_sweep_found_are_counted(stage):
     stage.run_for(20)
     found = stage.metrics.sweep_found.labels("w", "egress", TARGET.id)._value.get()
     assert found == 1  # b was announced a second before; of a, the event is long over
+
+
+def test_path_whose_object_is_to_be_looked_at_is_hinted_once_it_is_due(stage):
+    """By the next sweep; it proves nothing about the watcher, for nothing changed on the device."""
+    stage.prove()
+    stage.late = {"a": stage.loop.time() + 20}
+
+    stage.run_for(16)
+    assert stage.intake.hints == []
+    stage.run_for(20)
+    assert {hint.relpath for hint in stage.intake.hints} == {"a"}
+    assert stage.metrics.sweep_found.labels("w", "egress", TARGET.id)._value.get() == 0
