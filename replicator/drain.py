@@ -67,4 +67,6 @@ def _proven(engine: Engine, patrol: Patrol, *, since_s: float) -> Standing:
         return dataclasses.replace(standing, state=Stand.LAGGING, reason="starting")
     if unread := view.skipped_by_reason.get("unreadable"):
         return dataclasses.replace(standing, state=Stand.BLOCKED, reason="unreadable", pending_files=unread)
+    if view.late_writes:  # an older version may still come over what is confirmed, and nobody would look again
+        return dataclasses.replace(standing, state=Stand.LAGGING, reason="late-writes", pending_files=view.late_writes)
     return standing

@@ -259,6 +259,7 @@ PROOFS: dict[str, tuple[dict, float | None, Stand, str]] = {
     "files wait": ({"state": State.BEHIND, "pending_files": 1}, 11.0, Stand.LAGGING, ""),
     "nothing moves": ({"state": State.BLOCKED, "cause": "refused"}, 11.0, Stand.BLOCKED, "refused"),
     "files cannot be read": ({"skipped_by_reason": {"unreadable": 2}}, 11.0, Stand.BLOCKED, "unreadable"),
+    "a request may come in late": ({"late_writes": 3}, 11.0, Stand.LAGGING, "late-writes"),
     "rules leave files out": ({"skipped_by_reason": {"symlink": 1}}, 11.0, Stand.SYNCED, ""),
 }
 
