@@ -55,6 +55,8 @@ class KubernetesSource:
         """Raises ConfigError when no API server is known."""
         self._settings = settings
         self._course = Course(settings, environ)
+        self._ended = ""
+        """Uid of the device that leaves, once nothing of it runs any more."""
         self._access = find(environ)
         self._namespace = settings.namespace or self._access.namespace
         self._settle_s, self._patience_s, self._silence_s = settle_s, patience_s, silence_s
@@ -82,10 +84,13 @@ class KubernetesSource:
                     if last is None or not is_same(snapshot, last):
                         yield snapshot
                     last = snapshot
+                # Whoever asks for more has done what was told, so a device that leaves has been parted with.
+                self._ended = self._course.uid if self._course.is_leaving else ""
 
     async def tell(self, report: Report) -> None:
-        """Have it in the device's status. Drained is said of a device that leaves, and then nothing of it is kept."""
-        course, is_drained = self._course, report.is_drained and self._course.is_leaving
+        """Have it in the device's status. Drained is said of a device that has left, and then nothing of it is kept."""
+        course = self._course
+        is_drained = report.is_drained and self._ended == course.uid != ""
         if self.heartbeat_s and course.uid:
             report = dataclasses.replace(report, is_drained=is_drained)
             async with Cluster(self._access) as cluster:

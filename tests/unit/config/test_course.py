@@ -143,6 +143,17 @@ def test_what_was_kept_of_the_old_device_ends_once_the_new_one_is_heard(settings
     assert shown(course.heard(moment(uid="uid-2", workloads=[]))) == [[], []]
 
 
+@pytest.mark.fault("E4")
+def test_new_device_whose_bucket_is_missing_does_not_start_by_what_was_kept_of_the_old_one(settings, kept):
+    """Its name is the same, its uid is not: it waits, and the old one's credentials leave the disk."""
+    Course(settings, {}).heard(moment())
+
+    told = Course(settings, {}).heard(moment(fleet.config_map(), uid="uid-2"))
+
+    assert shown(told) == ["Secret fleet/external is not there"]
+    assert not kept.exists()
+
+
 # Departure
 
 

@@ -353,9 +353,9 @@ async def test_changes_are_waited_for_together():
     """What changes while the first change settles is part of it."""
     changed = asyncio.Event()
     changed.set()
-    asyncio.get_running_loop().call_soon(changed.set)
+    asyncio.get_running_loop().call_later(0.05, changed.set)
 
-    assert await kubernetes._has_changed(changed, settle_s=0)
+    assert await kubernetes._has_changed(changed, settle_s=0.2)
     assert not changed.is_set()
 
 
@@ -461,8 +461,8 @@ async def test_report_stands_in_the_status_and_changes_nothing(home, apply, serv
     assert (await next_of(stream))[0].storage.bucket == "another"
 
 
-async def test_drained_is_said_of_a_device_that_leaves(apply, server, source_of, followed, next_of, kept):
-    """Once that stands in the status, nothing is left on disk."""
+async def test_drained_is_said_of_a_device_that_has_left(apply, server, source_of, followed, next_of, kept):
+    """Not before what ran has ended, and until it stands in the status nothing is forgotten."""
     held = fleet.device()
     held["metadata"]["finalizers"] = ["device-finalizer"]
     apply(held, fleet.workload(), EXTERNAL)
@@ -470,8 +470,12 @@ async def test_drained_is_said_of_a_device_that_leaves(apply, server, source_of,
     stream = followed(source)
     await next_of(stream)
     server.delete("edgedevices", "fleet", fleet.DEVICE)
-    await next_of(stream)
+    assert await next_of(stream) == ()
 
+    await source.tell(REPORT)  # of the time before it was parted with
+    assert "drainedAt" not in replication(server)
+    waiting = asyncio.ensure_future(next_of(stream, 60))
+    await asyncio.sleep(0)
     server.answer(403, plural="edgedevices", subresource="status")
     with pytest.raises(ClusterError):
         await source.tell(REPORT)
@@ -480,6 +484,27 @@ async def test_drained_is_said_of_a_device_that_leaves(apply, server, source_of,
 
     assert replication(server)["drainedAt"]
     assert not kept.exists()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_drained_waits_for_the_targets_of_a_start_beside_a_departure(apply, server, source_of, followed, next_of):
+    """That nothing runs yet is no proof: what would run is told, run and ended first."""
+    held = fleet.device()
+    held["metadata"]["finalizers"] = ["device-finalizer"]
+    apply(held, fleet.workload())
+    server.delete("edgedevices", "fleet", fleet.DEVICE)
+    source = source_of()
+    stream = followed(source)
+    assert await next_of(stream) == ()
+    assert "is not there" in shown(await next_of(stream))
+    apply(EXTERNAL)
+    assert shown(await next_of(stream)) == STATS
+
+    await source.tell(REPORT)
+
+    assert "drainedAt" not in replication(server)
+    assert await next_of(stream) == ()
 
 
 @pytest.mark.parametrize("settings", [{"volumes_dir": ""}, {"workload": "os-stats"}, {"kubernetes_heartbeat_s": "0"}])
