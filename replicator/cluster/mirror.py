@@ -149,10 +149,10 @@ class Mirror:
     def _well(self) -> None:
         self._heard = self._rhythm.clock()
         if self.problem:
-            _log.info("API server answers again", kind=self._kind.plural, namespace=self._namespace)
+            _log.info("the API server answers again", kind=self._kind.plural, namespace=self._namespace)
         self.problem, self.is_refused = "", False
 
     def _ill(self, exc: ClusterError) -> None:
         if not self.problem:
-            _log.warning("API server does not answer", kind=self._kind.plural, namespace=self._namespace, error=exc)
+            _log.warning("the API server does not answer", kind=self._kind.plural, namespace=self._namespace, error=exc)
         self.problem, self.is_refused = str(exc), isinstance(exc, Forbidden)
