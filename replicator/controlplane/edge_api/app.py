@@ -25,7 +25,6 @@ from replicator.controlplane.edge_api.settings import EdgeApiSettings
 from replicator.controlplane.edge_api.tls import REGISTRANT, Peer
 from replicator.controlplane.edge_api.world import World
 from replicator.errors import ClusterError, ConfigError
-from replicator.observe import logs
 from replicator.observe.edge_metrics import EdgeMetrics
 
 BASE = "/api/flotta-management/v1"
@@ -34,7 +33,9 @@ _WHOLE_S = 30.0
 """A request from its headers to its answer, its body too."""
 _NOT_OURS = "registration and enrolment are served by Flotta's own Edge API"
 
-_log = logs.get("edge-api")
+_PEER = web.RequestKey("peer", Peer)
+"""What a request knows of who asks."""
+
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -42,7 +43,8 @@ class EdgeApi:
     """The four routes, behind `app`."""
 
     def __init__(self, cluster: Cluster, world: World, settings: EdgeApiSettings, metrics: EdgeMetrics) -> None:
-        self._world, self._metrics = world, metrics
+        self._world, self._metrics, self._namespace = world, metrics, settings.namespace
+        world.devices.on_change = self._device_changed
         self._renderings = Renderings(world, settings.rules, metrics)
         self.heartbeats = Heartbeats(cluster, metrics)
         self._rates = Rates(settings.edge_rate, settings.edge_burst)
@@ -63,6 +65,7 @@ class EdgeApi:
         route = (resource.name if resource else None) or "other"
         answer: web.StreamResponse
         try:
+            request[_PEER] = self._peer(request)
             async with asyncio.timeout(_WHOLE_S):
                 answer = await handler(request)
         except web.HTTPException as exc:
@@ -75,8 +78,7 @@ class EdgeApi:
             answer.force_close()
         except ConfigError as exc:
             answer = _plain(500, str(exc))
-        except ClusterError as exc:
-            _log.warning("request not answered", route=route, error=exc)
+        except ClusterError:
             answer = _plain(503, "the cluster cannot be asked", **{"Retry-After": "10"})
         self._metrics.requests.labels(route, str(answer.status)).inc()
         return answer
@@ -102,7 +104,7 @@ class EdgeApi:
         return web.Response(headers={"Cache-Control": "no-store"})
 
     async def _data_out(self, request: web.Request) -> web.StreamResponse:
-        if self._peer(request).name == REGISTRANT:
+        if request[_PEER].name == REGISTRANT:
             raise web.HTTPBadRequest(text=_NOT_OURS)
         key = self._admitted(request)
         message = _message(await request.read())
@@ -130,36 +132,38 @@ class EdgeApi:
         return web.Response()
 
     def _admitted(self, request: web.Request) -> Key:
-        """The device that asks, if it asks for itself, not too often, and once we know enough to answer."""
-        peer = self._peer(request)
+        """The device that asks, if it asks for itself, and once we know enough to answer."""
+        peer = request[_PEER]
         if request.match_info["device"].lower() != peer.name:
             raise web.HTTPForbidden(text="the certificate is another device's")
-        key = (peer.namespace, peer.name)
-        wait_s = self._rates.take(key)
-        if wait_s > 0:
-            raise web.HTTPTooManyRequests(text="too many requests", headers={"Retry-After": str(int(wait_s) + 1)})
+        if self._namespace not in ("", peer.namespace):
+            raise web.HTTPForbidden(text="the certificate's namespace is not served here")
         if not self._world.is_complete:
             raise web.HTTPServiceUnavailable(text="the cluster is not known yet", headers={"Retry-After": "5"})
-        return key
+        return peer.namespace, peer.name
 
     def _peer(self, request: web.Request) -> Peer:
+        """Whom the certificate names, if it still counts and he does not ask too often."""
         certificate = request.transport.get_extra_info("peercert") if request.transport else None
         peer = Peer.of(certificate) if certificate else None
         if peer is None:
             raise web.HTTPUnauthorized(text="the certificate names no device")
         if peer.expires_ts <= time.time():
             raise web.HTTPUnauthorized(text="the certificate has expired")
+        wait_s = self._rates.take((peer.namespace, peer.name))
+        if wait_s > 0:
+            raise web.HTTPTooManyRequests(text="too many requests", headers={"Retry-After": str(int(wait_s) + 1)})
         return peer
+
+    def _device_changed(self, key: Key, _: Object | None, new: Object | None) -> None:
+        if new is None:
+            self._renderings.forget(key)
+            self.heartbeats.forget(key)
 
     async def _device(self, key: Key) -> Object | None:
         """None only when the API server was asked for this very device: a watch may be behind."""
         device = self._world.devices.objects.get(key)
-        if device is None:
-            device = await self._world.device(key)
-        if device is None:
-            self._renderings.forget(key)
-            self.heartbeats.forget(key)
-        return device
+        return device or await self._world.device(key)
 
 
 def _has_it(request: web.Request, etag: str) -> bool:

@@ -118,9 +118,9 @@ class Renderings:
         )
         if isinstance(found, Bucket):
             return found
-        namespace, name = key_of(kept.device)
-        tell = _log.debug if found.reason is Reason.NO_STORAGE else _log.warning
-        tell("device has no bucket", device=f"{namespace}/{name}", reason=found.reason, error=found.text)
+        if found.reason is not Reason.NO_STORAGE:
+            who = "/".join(key_of(kept.device))
+            _log.warning("device has no bucket", device=who, reason=found.reason, error=found.text)
         return None
 
     async def _named(self, kept: _Kept, kind: Kind, names: Mapping[str, Any]) -> dict[str, Object]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from replicator.cluster.client import Cluster
 from replicator.cluster.kinds import EDGE_DEVICE, Key, Object, key_of, uid_of, version_of
+from replicator.controlplane.edge_api.outage import Outage
 from replicator.errors import ClusterError, Conflict
 from replicator.observe import logs
 from replicator.observe.edge_metrics import EdgeMetrics
@@ -84,6 +85,7 @@ class Heartbeats:
     ) -> None:
         self._cluster, self._metrics = cluster, metrics
         self._clock, self._now, self._sleep = clock, now, sleep
+        self._outage = Outage()
         self._written: dict[Key, tuple[float, Mapping[str, Any]]] = {}
         """When a device's status was written last, and what it said, without its times."""
         self._deferred: dict[Key, Heartbeat] = {}
@@ -142,9 +144,12 @@ class Heartbeats:
             # A failed attempt counts for the rhythm, too: an API server in trouble is not asked more often.
             self._written[key] = self._clock(), {}
             self._metrics.heartbeats.labels("failed").inc()
-            _log.warning("status not written", device="/".join(key), code=exc.status, error=exc)
+            if self._outage.begins():
+                _log.warning("status not written", device="/".join(key), code=exc.status, error=exc)
             return False
         self._written[key] = self._clock(), said
+        if self._outage.ends():
+            _log.info("status written again", device="/".join(key))
         self._metrics.heartbeats.labels("written").inc()
         return True
 

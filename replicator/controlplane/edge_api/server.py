@@ -129,6 +129,8 @@ class _Counted(asyncio.Protocol):
 
 def bound(listen: str) -> socket.socket:
     """A listening socket at host:port. Raises ConfigError."""
+    if not listen:
+        raise ConfigError(where="edge_listen", problem="is empty", fix="Devices need an address: host:port")
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -143,7 +145,10 @@ def bound(listen: str) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def observed(listen: str, *, is_ready: Callable[[], bool], render: Callable[[], bytes]) -> AsyncIterator[int]:
-    """Answer probes and Prometheus meanwhile; the port."""
+    """Answer probes and Prometheus meanwhile; the port. Nobody is answered where `listen` is empty."""
+    if not listen:
+        yield 0
+        return
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="alive\n")

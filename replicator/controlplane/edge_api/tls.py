@@ -33,14 +33,15 @@ class Peer:
     @classmethod
     def of(cls, certificate: Mapping[str, Any]) -> "Peer | None":
         """From a verified certificate, in the form of `ssl.SSLSocket.getpeercert`; None when it names nobody."""
-        words: dict[str, str] = {}
+        words: dict[str, list[str]] = {}
         for part in certificate.get("subject", ()):
             for name, value in part:
-                words.setdefault(name, value)
-        if not words.get("commonName"):
+                words.setdefault(name, []).append(value)
+        names = words.get("commonName", [])
+        if len(names) != 1 or not names[0]:  # of several, others take the last: nobody may be two
             return None
-        namespace = words.get("organizationalUnitName") or DEFAULT_NAMESPACE
-        return cls(namespace, words["commonName"].lower(), ssl.cert_time_to_seconds(certificate["notAfter"]))
+        (namespace, *_) = words.get("organizationalUnitName", [DEFAULT_NAMESPACE])
+        return cls(namespace, names[0].lower(), ssl.cert_time_to_seconds(certificate["notAfter"]))
 
 
 @dataclass(frozen=True, slots=True)

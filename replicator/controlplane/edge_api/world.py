@@ -28,6 +28,7 @@ from replicator.cluster.mirror import Mirror
 from replicator.config.device import running_on
 from replicator.config.manifests import EdgeDevice, EdgeWorkload
 from replicator.controlplane.edge_api.messages import has_safe_paths
+from replicator.controlplane.edge_api.outage import Outage
 from replicator.controlplane.edge_api.settings import EdgeApiSettings
 from replicator.errors import ClusterError, ConfigError
 from replicator.observe import logs
@@ -83,6 +84,7 @@ class World:
         self._cluster, self._clock, self._reread_s = cluster, clock, settings.edge_reread_s
         self._answers: dict[tuple[Kind, Key], _Answer] = {}
         self._pruned_s = clock()
+        self._outage = Outage()
 
     @property
     def is_complete(self) -> bool:
@@ -123,10 +125,13 @@ class World:
         try:
             found = await self._cluster.get(kind, *key)
         except ClusterError as exc:
+            if self._outage.begins():
+                _log.warning("object cannot be read", kind=kind.plural, namespace=key[0], name=key[1], error=exc)
             if known is None or (known.object is None and not is_absence_believed):
                 raise
-            _log.warning("object not read again", kind=kind.plural, namespace=key[0], name=key[1], error=exc)
             return known.object
+        if self._outage.ends():
+            _log.info("objects can be read again")
         wait_s = self._reread_s if found else min(_ABSENT_S, self._reread_s)
         self._answers[kind, key] = _Answer(found, now_s + wait_s)
         return found

@@ -143,4 +143,14 @@ def test_certificate_without_a_name_is_nobodys():
     date = {"notAfter": "Nov 23 12:00:00 2026 GMT"}
 
     assert Peer.of({"subject": (unit,), **date}) is None
+    assert Peer.of({"subject": (unit, name, (("commonName", "gateway-8"),)), **date}) is None
     assert Peer.of({"subject": (unit, other, name), **date}) == Peer("fleet", "gateway-7", 1795435200.0)
+
+
+async def test_namespace_that_is_not_served_is_refused(start, cluster):
+    """A server of one namespace tells devices of others nothing, least of all to go."""
+    edge = await start(namespace="fleet")
+
+    assert (await ask(edge.device())).status == 200
+    for channel in ("data", "control"):
+        assert (await ask(edge.device(unit="other"), channel=channel)).status == 403

@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import http.client
 import json
+import logging
 import socket
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from replicator.config.settings import load
 from replicator.config.sources.edge_api import EdgeApiSource
 from replicator.controlplane.edge_api import app as edge_app
+from replicator.controlplane.edge_api.main import served
+from replicator.controlplane.edge_api.settings import EdgeApiSettings
 from replicator.observe import logs
 from tests.edge import BASE, SECRET, asked_until, b64, config_map, device, secret, until, workload
 
@@ -314,6 +317,36 @@ async def test_api_server_that_is_away_leaves_devices_what_they_have(edge, clust
     for _ in range(3):
         await asyncio.sleep(0.06)  # beyond the time after which what is not watched is asked for again
         assert (await ask(one)).headers["etag"] == before.headers["etag"]
+
+
+async def test_request_that_is_under_way_is_finished_at_the_end(cluster, pki):
+    """Who stops the server waits for the answer, and then nobody is let in."""
+    cluster.answer(0, plural="secrets", verb="get", delay_s=0.3)
+    settings = {"edge_listen": "127.0.0.1:0", "http_listen": "", "ca_secret": "", **pki.settings()}
+    async with served(EdgeApiSettings.model_validate(settings), cluster.access()) as serving:
+        await until(lambda: serving.is_ready)
+        one = pki.device()
+        one.port = serving.port
+        asking = asyncio.create_task(ask(one))
+        await until(lambda: cluster.count("get", "secrets") == 1)
+
+    assert (await asking).status == 200
+    one.hang_up()
+    with pytest.raises(ConnectionRefusedError):
+        await ask(one)
+
+
+async def test_outage_is_told_once(edge, cluster, caplog):
+    """However many ask meanwhile; and once when it is over."""
+    one = edge.device("gateway-9")
+    cluster.answer(500, plural="edgedevices", verb="get", times=20)
+    with caplog.at_level(logging.INFO, "replicator.edge-api"):
+        for _ in range(20):
+            assert (await ask(one)).status == 503
+        assert (await ask(one)).status == 404
+
+    assert caplog.messages.count("object cannot be read") == 1
+    assert caplog.messages.count("objects can be read again") == 1
 
 
 async def pages(edge, path):
