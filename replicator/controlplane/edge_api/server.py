@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from asyncio import sslproto
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
@@ -25,6 +26,8 @@ _BACKLOG = 1024
 _HANDSHAKE_S = 10.0
 _FINISH_S = 10.0
 """For requests that are under way at the end."""
+_TLS_BUFFER_BYTES = 32 * 1024
+"""A connection's own, two records of TLS. asyncio takes 256 KiB, which is most of what an idle device would cost."""
 LOOKED_AT_S = 5.0
 """Between looks at the certificate files."""
 
@@ -36,6 +39,7 @@ class Door:
 
     def __init__(self, app: web.Application, settings: EdgeApiSettings, metrics: EdgeMetrics) -> None:
         self._settings, self._metrics = settings, metrics
+        sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
         self._files = Files(settings.edge_cert, settings.edge_key, settings.edge_ca, settings.edge_min_tls)
         self._runner = web.AppRunner(
             app,

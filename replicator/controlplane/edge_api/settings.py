@@ -36,7 +36,7 @@ class EdgeApiSettings(Shape, use_attribute_docstrings=True):
     edge_min_tls: Literal["1.2", "1.3"] = "1.3"
     """Oldest TLS that is spoken; Flotta's agents speak 1.3."""
     edge_connections: Count = Field(default=10_000, ge=1, le=1_000_000)
-    """Connections at a time, each some 60 KiB; a device keeps one."""
+    """Connections at a time, each some 75 KiB; a device keeps one."""
     edge_keepalive_s: Number = Field(default=180.0, gt=0, le=86400)
     """Seconds that a silent connection is kept: above a device's poll, because a handshake is the dear part."""
     edge_rate: Number = Field(default=2.0, gt=0, le=1e6)

@@ -6,6 +6,7 @@ outlast its certificate, the date is looked at again with each request.
 Source: Flotta's mTLS rules: the device is the common name, its namespace the first organizational unit.
 """
 
+import functools
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +42,13 @@ class Peer:
         if len(names) != 1 or not names[0]:  # of several, others take the last: nobody may be two
             return None
         (namespace, *_) = words.get("organizationalUnitName", [DEFAULT_NAMESPACE])
-        return cls(namespace, names[0].lower(), ssl.cert_time_to_seconds(certificate["notAfter"]))
+        return cls(namespace, names[0].lower(), _time(certificate["notAfter"]))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _time(text: str) -> float:
+    """Asked for with each request, and slow to read."""
+    return ssl.cert_time_to_seconds(text)
 
 
 @dataclass(frozen=True, slots=True)

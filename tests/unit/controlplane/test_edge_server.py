@@ -166,6 +166,16 @@ async def test_device_made_again_starts_anew(edge, cluster):
     assert "storage" not in said.content["configuration"]
 
 
+async def test_large_message_arrives_whole(edge, cluster):
+    """Many times what TLS and the socket take at once."""
+    long = [{"name": f"V{number}", "value": "x" * 4000} for number in range(200)]
+    cluster.put(workload(container={"env": long}))
+
+    said = await asked_until(edge.device(), lambda said: len(said.body) > 800_000)
+
+    assert said.content["workloads"][0]["specification"].count("x" * 4000) == 200
+
+
 # Bad requests
 
 BAD = {

@@ -163,12 +163,16 @@ async def test_status_that_cannot_be_written_is_told_and_dropped(cluster, taking
 
 @pytest.mark.fault("E5")
 async def test_conflict_is_tried_again_on_the_fresh_object(cluster, taking):
-    """Somebody else wrote in between: his words stay, and ours are there."""
+    """Somebody else entered a workload in between: a list is replaced as a whole, and his entry stays."""
+    one, other = ({"name": name, "phase": "Running", "lastTransitionTime": None} for name in ("os-stats", "other"))
+    cluster.edit("edgedevices", *KEY, {"status": {"workloads": [one]}}, subresource="status")
     stale = cluster.get("edgedevices", *KEY)
-    cluster.edit("edgedevices", *KEY, {"status": {"phase": "up"}}, subresource="status")
+    cluster.edit("edgedevices", *KEY, {"status": {"workloads": [one, other]}}, subresource="status")
 
     assert await taking.all.take(stale, Heartbeat.of({"replication": report(pending=2)}))
-    assert (status(cluster)["phase"], status(cluster)["replication"]["pendingFiles"]) == ("up", 2)
+    assert [workload["name"] for workload in status(cluster)["workloads"]] == ["os-stats", "other"]
+    assert status(cluster)["replication"]["pendingFiles"] == 2
+    assert patches(cluster) == 2
 
 
 async def test_device_that_vanished_meanwhile_is_no_fault(cluster, taking):
