@@ -13,7 +13,7 @@ import pytest
 from tests.apiserver.server import ApiServer
 from tests.edge import BASE, Pki, b64, config_map, device, secret, workload
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]  # two processes have to start
 
 FINALIZER = "replicator.project-flotta.io/storage"
 
@@ -73,7 +73,7 @@ async def edge_port(bare, cluster, tmp_path, until):
         **{f"REPLICATOR_CONTROL_{name.upper()}": text for name, text in words.items()},
     )
     try:
-        await until(lambda: is_ready(http_port), within_s=30)
+        await until(lambda: is_ready(http_port), within_s=60)
         yield port
     finally:
         process.send_signal(signal.SIGTERM)
