@@ -6,6 +6,7 @@ Source: lib-bucket-provisioner's ObjectBucketClaim; Kubernetes' ownerReferences 
 """
 
 import enum
+from typing import Any
 
 from replicator.controlplane.operator.reading import Object, mappings, name_of, text, uid_of
 
@@ -38,17 +39,21 @@ def tenure_of(claim: Object | None, device: Object) -> Tenure:
 
 
 def new_claim(device: Object, *, storage_class: str) -> Object:
+    """A claim for a device that has none."""
     name = name_of(device)
-    return _owned(device, {"generateBucketName": name, "storageClassName": storage_class})
+    return _owned(device, {"generateBucketName": name, "storageClassName": storage_class}, labels=OURS)
 
 
 def adopted(device: Object, claim: Object) -> Object:
-    """With the words of its spec as they are: what an apply of ours once set and leaves out, it would remove."""
+    """Our ownership and nothing else: a label may be another's field, and an apply that names it a conflict for ever.
+
+    The words of its spec go along as they are: what an apply of ours once set and leaves out, it would remove.
+    """
     words = ("generateBucketName", "storageClassName")
     return _owned(device, {word: text(claim, "spec", word) for word in words if text(claim, "spec", word)})
 
 
-def _owned(device: Object, spec: Object) -> Object:
+def _owned(device: Object, spec: Object, *, labels: Object | None = None) -> Object:
     owner = {
         "apiVersion": DEVICE_VERSION,
         "kind": "EdgeDevice",
@@ -57,10 +62,11 @@ def _owned(device: Object, spec: Object) -> Object:
         "controller": True,
         "blockOwnerDeletion": True,
     }
-    metadata = {
+    metadata: dict[str, Any] = {
         "name": name_of(device),
         "namespace": text(device, "metadata", "namespace"),
-        "labels": OURS,
         "ownerReferences": [owner],
     }
+    if labels:
+        metadata["labels"] = labels
     return {"apiVersion": CLAIM_VERSION, "kind": "ObjectBucketClaim", "metadata": metadata, "spec": spec}

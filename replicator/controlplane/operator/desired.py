@@ -40,6 +40,7 @@ from replicator.controlplane.operator.world import (
     Verdict,
     World,
 )
+from replicator.controlplane.storage import MEMBER_OF
 
 FINALIZER = "replicator.project-flotta.io/storage"
 STORAGE_READY = "StorageReady"
@@ -80,7 +81,7 @@ def plan(world: World, rules: Rules, judge: Judge) -> Plan:
 
 def set_of(device: Object | None) -> str:
     """The name of the EdgeDeviceSet that the device is a member of, or ''."""
-    return text(device, "metadata", "labels", "flotta/member-of")
+    return text(device, "metadata", "labels", MEMBER_OF)
 
 
 def is_held(device: Object | None) -> bool:

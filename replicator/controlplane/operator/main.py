@@ -39,6 +39,8 @@ TELL_S = 60.0
 """Between two looks at what is to be told of the workloads."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 300.0
+_USUAL_CONFLICTS = 3
+"""In a row: others write as well. More of them are a field that somebody else will not part with."""
 
 log = logs.get("operator")
 
@@ -100,7 +102,7 @@ class Operator:
         except Exception as error:  # noqa: BLE001 -- a fault of ours at one device
             outcome = _outcome(error)
             again_s = self._pause_s(key)
-            if not isinstance(error, Conflict):
+            if not isinstance(error, Conflict) or self._failures[key] > _USUAL_CONFLICTS:
                 log.warning("device not looked after", device="/".join(key), error=error, next_attempt_s=round(again_s))
         else:
             outcome = "done"

@@ -137,19 +137,18 @@ async def test_claim_and_names_at_once_are_refused_and_told_once(site, operator)
 
 
 async def test_unowned_claim_is_adopted_with_its_bucket(site, operator):
-    """A claim that Flotta's own operator made gets an owner, and keeps every word of its spec."""
+    """A claim that Flotta's own operator made gets an owner, and keeps every word of its spec and its labels."""
     device = site.device(dataObc="camera")
-    site.claim(spec={"storageClassName": "other", "generateBucketName": "camera", "bucketName": "camera-5a7f"})
+    labels = {"app.kubernetes.io/managed-by": "Helm"}
+    spec = {"storageClassName": "other", "generateBucketName": "camera", "bucketName": "camera-5a7f"}
+    site.claim(spec=spec, metadata={"labels": labels})
 
     await operator.reconcile(KEY)
 
     claim = site.get("objectbucketclaims")
     assert [owner["uid"] for owner in claim["metadata"]["ownerReferences"]] == [device["metadata"]["uid"]]
-    assert claim["spec"] == {
-        "storageClassName": "other",
-        "generateBucketName": "camera",
-        "bucketName": "camera-5a7f",
-    }
+    assert claim["spec"] == spec
+    assert claim["metadata"]["labels"] == labels
 
 
 async def test_claim_whose_owner_was_taken_away_keeps_its_spec_when_it_is_adopted_again(site, operator):
@@ -248,9 +247,12 @@ async def test_refused_claim_is_told_and_not_taken_for_made(site, operator, stat
 async def test_conditions_of_others_are_never_overwritten(site, operator):
     """A status that moved between look and write is a conflict: the list of conditions is written anew, not over."""
     site.device(s3=ASKS)
+    await settle(operator)
+    site.bind()
     world = await operator._look.at(KEY)
-    synced = [{"type": "Synced", "status": "True", "lastTransitionTime": "2026-11-23T12:00:00Z"}]
-    site.server.edit("edgedevices", "fleet", "camera", {"status": {"conditions": synced}}, subresource="status")
+    ours = site.get("edgedevices")["status"]["conditions"]
+    told = [*ours, {"type": "Synced", "status": "True", "lastTransitionTime": "2026-11-23T12:00:00Z"}]
+    site.server.edit("edgedevices", "fleet", "camera", {"status": {"conditions": told}}, subresource="status")
 
     with pytest.raises(Conflict):
         await carry_out(operator._cluster, world.device, operator._plan(world))
@@ -258,6 +260,7 @@ async def test_conditions_of_others_are_never_overwritten(site, operator):
 
     types = [one["type"] for one in site.get("edgedevices")["status"]["conditions"]]
     assert sorted(types) == ["StorageReady", "Synced"]
+    assert site.ready() == ("True", "OBCBound")
 
 
 # Leaving
