@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ _OURS = (
 )
 
 
+@cache
 def known(crds: Path | None = CRDS) -> dict[tuple[str, str, str], Resource]:
     """Every resource by (group, version, plural); what a definition in `crds` says stands for our short form."""
     found = {(one.group, one.version, one.plural): one for one in (*BUILT_IN, *_OURS)}
