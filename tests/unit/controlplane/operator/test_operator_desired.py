@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.controlplane.operator.desired import FINALIZER, MIXED, plan
@@ -381,6 +381,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.fault("E7")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(spec=JSON, status=JSON, labels=JSON, stamp_=JSON, found=JSON)
 def test_no_content_of_an_object_is_an_exception(spec, status, labels, stamp_, found):
     """Whatever stands in the fields of an object, the answer is a plan, and it never deletes what is not ours."""

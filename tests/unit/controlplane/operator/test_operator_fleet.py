@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replicator.controlplane.operator.fleet import Fleet
@@ -179,6 +179,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.fault("E7")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(labels=JSON, conditions_=JSON, replication=JSON, workloads=JSON, spec=JSON, status=JSON)
 def test_no_content_of_an_object_is_an_exception(labels, conditions_, replication, workloads, spec, status):
     """Whatever strangers wrote into devices and workloads, the others are told as before."""
