@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+import hypothesis
 import pytest
 from pydantic import SecretStr
 
@@ -32,6 +33,12 @@ if TYPE_CHECKING:  # half a second that rooms without S3 need not pay
     from tests.faults.proxy import Proxy
 
 pytest_plugins = ["tests.faults.record"]
+
+# A machine with other work is slow without a fault of ours; pytest-timeout bounds each test.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

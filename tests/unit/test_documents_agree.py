@@ -4,6 +4,7 @@ Parses documents as text and tests as syntax trees; runs nothing of either.
 """
 
 import ast
+import functools
 import importlib
 import json
 import re
@@ -74,6 +75,7 @@ def promises() -> dict[str, str]:
     return dict(zip(parts[1::2], texts, strict=True))
 
 
+@functools.cache
 def claims_in(path: Path) -> dict[str, str]:
     """The tests of a file, as pytest names them, with their docstrings."""
     found = {}

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.config.manifests import Secret, parse
@@ -50,7 +50,7 @@ KIND = st.fixed_dictionaries(
 
 
 @pytest.mark.fault("D1")
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(KIND | ANY, min_size=1, max_size=3))
 def test_any_structure_is_manifests_or_a_config_error(documents):
     """Wrong types, kinds and fields anywhere lead to no traceback, and what is taken can be read."""

@@ -153,7 +153,7 @@ def test_rows_of_a_directory_are_those_directly_in_it(journal, make_row):
     """For any set of paths, each directory has exactly its own rows, in byte order, whatever lies beneath."""
     identities = itertools.count()
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(PATHS)
     def check(relpaths: list[str]) -> None:
         target = journal.target(f"target {next(identities)}")

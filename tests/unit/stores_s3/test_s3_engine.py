@@ -61,6 +61,7 @@ def test_choosing_imports_no_engine():
     assert not loaded & (HEAVY | {"obstore", "asyncio"})
 
 
+@pytest.mark.slow
 def test_frequent_requests_need_no_s3fs(storage):
     """An ordinary device puts, gets, lists and asks without ever importing s3fs; a strange key brings it in."""
     code = f"""

@@ -51,6 +51,7 @@ def test_strange_key_goes_by_s3fs_as_it_stands(stub_s3, open_fast, reply):
     assert ["content-md5" in request.headers for request in stub_s3.requests] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_marker_is_listed_as_it_is(witness, storage, open_fast):
     """`dir/` is not `dir`: a listing names the objects that there are."""
     for key in ("dir/", "dir/x", "a//b", "/lead"):
