@@ -6,8 +6,8 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 ARGS ?=
-# Two processes share the tests, a file each; most of a test is waiting, so this holds on one core too.
-WORKERS ?= 2
+# So many processes share the tests, a file each. Half of a test is waiting: three keep two cores busy. 0 is none beside.
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench

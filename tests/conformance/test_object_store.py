@@ -188,7 +188,6 @@ def many(s3_server, shared_witness):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)  # whoever comes first fills the bucket
 def test_list_is_complete_and_in_byte_order_over_many_pages(many, open_any):
     """2,500 keys come in pages of 1,000, each once, in byte order of the whole key."""
     storage, keys = many

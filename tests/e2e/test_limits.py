@@ -10,8 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-STRANGER = 54321
-"""A user of whom no other process is: limits of processes count all of one user."""
+STRANGER = 20_000 + os.getpid() % 40_000
+"""A user of whom no other process is, nor of a test run beside this one: limits of processes count all of one user."""
 
 
 async def fill(command, witness) -> None:
