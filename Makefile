@@ -17,7 +17,8 @@ AUDIT := .venv-audit
 # Locked versions with their hashes, wheels only; then the project itself, from what is installed by then.
 LOCKED := --no-deps --require-hashes --only-binary :all: --no-compile
 EDITABLE := --no-deps --no-build-isolation --no-index --editable .
-PYTEST := $(BIN)/python -m pytest
+# Compiled modules are kept for the next process, also where the environment says that none be written.
+PYTEST := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.pytest_cache/compiled $(BIN)/python -m pytest
 SPREAD := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 SOAK := --timeout 7200 -o faulthandler_timeout=0
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
