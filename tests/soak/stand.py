@@ -12,11 +12,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests import moto_server
 from tests.faults import wire
 from tests.faults.proxy import Proxy
 from tests.soak.gauges import MIB, Sample, sample
 
+_SERVER = """
+import sys
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0)
+server.start()
+print("ready", *server.get_host_and_port(), flush=True)
+sys.stdin.read()
+"""
 DEVICE_MIB = 512
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,10 +56,17 @@ class Stand:
         self.is_own_device = self._mount()
         self.outbox, self.inbox = home / "export/out", home / "export/in"
         self.outbox.mkdir(parents=True)
-        self._server = contextlib.ExitStack()
-        server = self._server.enter_context(moto_server.running())
-        self.proxy = Proxy(server)
-        self.client = self._client(server)
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._server.stdout
+        _, host, port = next(line for line in self._server.stdout if line.startswith("ready")).split()
+        self.proxy = Proxy(f"http://{host}:{port}")
+        self.client = self._client(f"http://{host}:{port}")
         self.client.create_bucket(Bucket=self.bucket)
         self.rotate(0)
         self._port = _free_port()
@@ -63,7 +77,8 @@ class Stand:
         self.said = self.log.read_text(errors="replace")[-5000:] if self.log.exists() else ""
         self.client.close()
         self.proxy.stop()
-        self._server.close()
+        self._server.kill()
+        self._server.communicate()
         if self.is_own_device:
             _libc.umount2(os.fsencode(self.home), 2)
         shutil.rmtree(self.home, ignore_errors=True)

@@ -57,6 +57,11 @@ class Workload:
     def clear_burst(self) -> None:
         shutil.rmtree(self._top / "burst", ignore_errors=True)
 
+    def put_odd(self) -> None:
+        """A new version of a name that only one of the two engines carries."""
+        with contextlib.suppress(OSError):
+            self._put("odd\tname", self._dice.randbytes(100))
+
     def _any(self) -> str:
         return f"d{self._dice.randrange(DIRECTORIES)}/f {self._dice.randrange(NAMES)}+ü"
 
