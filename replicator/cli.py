@@ -360,9 +360,10 @@ def pod(
 def edge_api() -> None:
     """Serve devices their configuration from the cluster, by Flotta's protocol; settings are REPLICATOR_CONTROL_*."""
     from replicator.controlplane.edge_api import main as server
-    from replicator.controlplane.edge_api import settings as control
+    from replicator.controlplane.settings import EdgeApiSettings
+    from replicator.controlplane.settings import load as control
 
-    loaded = control.load(os.environ)
+    loaded = control(EdgeApiSettings, os.environ)
     logs.configure(level=loaded.log_level, format=loaded.log_format)
     raise typer.Exit(0 if server.main(loaded) else EXIT_FAILED)
 
@@ -370,9 +371,10 @@ def edge_api() -> None:
 @app.command()
 def operator() -> None:
     """Give the devices of a cluster their bucket claims, and take them back; settings are REPLICATOR_CONTROL_*."""
-    from replicator.controlplane import settings as control
+    from replicator.controlplane.settings import OperatorSettings
+    from replicator.controlplane.settings import load as control
 
-    loaded = control.load(os.environ)
+    loaded = control(OperatorSettings, os.environ)
     logs.configure(level=loaded.log_level, format=loaded.log_format)
     from replicator.controlplane.operator import main as running
 

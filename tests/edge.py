@@ -39,7 +39,7 @@ def workload(name="os-stats", *, container=None, **spec) -> dict[str, Any]:
     one = {"name": "stats", "image": "quay.io/jdzon/os-stats:v1"} | (container or {})
     data = {"egress": [{"source": "stats", "target": "statistics"}]}
     words = {"type": "pod", "deviceSelector": {}, "data": data, "pod": {"spec": {"containers": [one]}}} | spec
-    return made("EdgeWorkload", name, spec=words)
+    return made("EdgeWorkload", name, spec={field: value for field, value in words.items() if value is not None})
 
 
 def config_map(name="words", *, labels=None, **words) -> dict[str, Any]:

@@ -41,7 +41,9 @@ def device_set(name: str, spec: Object) -> Object:
 def workload(name: str = "os-stats", *, data: Object | None = None, **addressed) -> Object:
     """A workload for all devices at home that sends `stats`, unless told otherwise."""
     data = {"egress": [{"source": "stats", "target": "statistics"}]} if data is None else data
-    addressed = addressed or {"deviceSelector": {"matchLabels": {"dc": "home"}}}
+    if not addressed:
+        addressed = {"deviceSelector": {"matchLabels": {"dc": "home"}}}
+    addressed = {field: value for field, value in addressed.items() if value is not None}
     pod = {"spec": {"containers": [{"name": name, "image": f"example/{name}"}]}}
     return _object("EdgeWorkload", name, spec={"type": "pod", "data": data, "pod": pod, **addressed})
 

@@ -34,6 +34,7 @@ class Reason(enum.StrEnum):
 
     OBC_PENDING = "OBCPending"
     OBC_MISSING = "OBCMissing"
+    OBC_FOREIGN = "OBCForeign"
     MISSING_FIELD = "MissingField"
     INVALID_FIELD = "InvalidField"
     INVALID_PORT = "InvalidPort"
@@ -154,6 +155,8 @@ class _NoBucket(Exception):
 def _check_claim(device: Object, claim: Object | None) -> None:
     name = _text(device, "status", "dataObc")
     claim = _there(claim, "ObjectBucketClaim", name, Reason.OBC_MISSING)
+    if not _is_own(device, claim):
+        raise _NoBucket(Reason.OBC_FOREIGN, f'ObjectBucketClaim "{name}" is not of this device')
     if _text(claim, "metadata", "deletionTimestamp") and not _text(device, "metadata", "deletionTimestamp"):
         # What a new device of an old name would put there is about to be deleted.
         raise _NoBucket(Reason.OBC_PENDING, f'ObjectBucketClaim "{name}" is being deleted')
@@ -162,6 +165,17 @@ def _check_claim(device: Object, claim: Object | None) -> None:
         raise _NoBucket(Reason.OBC_PENDING, f'ObjectBucketClaim "{name}" is {_shown(phase)}, not Bound')
     if not _text(claim, "spec", "objectBucketName"):
         raise _NoBucket(Reason.OBC_PENDING, f'ObjectBucketClaim "{name}" names no ObjectBucket yet')
+
+
+def _is_own(device: Object, claim: Object) -> bool:
+    """Whether the claim has this device for its owner, or no owner and this device's name, as Flotta makes it.
+
+    A status that names a neighbour's claim would hand out the neighbour's credentials.
+    """
+    owners = _at(claim, "metadata", "ownerReferences") or ()
+    if owners:
+        return _text(device, "metadata", "uid") in [_text(owner, "uid") for owner in owners]
+    return _text(claim, "metadata", "name") == _text(device, "metadata", "name")
 
 
 def _claimed(

@@ -16,8 +16,7 @@ import pytest
 from replicator import cli
 from replicator.config.settings import FLAGS
 from replicator.config.storage import BUCKET_WORDS
-from replicator.controlplane import settings as control
-from replicator.controlplane.edge_api import settings as edge_api
+from replicator.controlplane.settings import EdgeApiSettings, OperatorSettings
 from replicator.observe import edge_metrics
 from replicator.observe.metrics import TABLE, Kind
 from replicator.observe.status import State
@@ -182,7 +181,7 @@ def test_readme_names_states_that_exist():
 def unknown_settings(text: str) -> set[str]:
     variables = {flag.variable for flag in FLAGS}
     known = variables | {f"{variable}_FILE" for variable in variables}
-    known |= set(edge_api.VARIABLES) | set(control.VARIABLES)
+    known |= set(EdgeApiSettings.variables()) | set(OperatorSettings.variables())
     known |= set(SETTING.findall(text_of("tests/conftest.py")))  # what chooses the server of the tests
     return set(SETTING.findall(text)) - known
 
@@ -219,8 +218,8 @@ def test_page_of_the_edge_api_has_every_setting_and_metric():
     """Each variable with its default, each metric, and no other."""
     page = text_of("docs/EDGE-API.md")
     shown = {row[0].strip("`"): row[1].strip("`") for row in rows_of(page) if row[0].startswith("`REPLICATOR_")}
-    fields = edge_api.EdgeApiSettings.model_fields
-    defaults = {name: str(fields[field].default) for name, field in edge_api.VARIABLES.items()}
+    fields = EdgeApiSettings.model_fields
+    defaults = {name: str(fields[field].default) for name, field in EdgeApiSettings.variables().items()}
 
     assert shown == {name: default.removesuffix(".0") or "empty" for name, default in defaults.items()}
     assert set(METRIC.findall(page)) == {metric.name for metric in edge_metrics.TABLE.values()}

@@ -21,9 +21,9 @@ from replicator.controlplane.edge_api import messages
 from replicator.controlplane.edge_api.cache import Renderings
 from replicator.controlplane.edge_api.heartbeat import Heartbeat, Heartbeats
 from replicator.controlplane.edge_api.rate import Rates
-from replicator.controlplane.edge_api.settings import EdgeApiSettings
 from replicator.controlplane.edge_api.tls import REGISTRANT, Peer
 from replicator.controlplane.edge_api.world import World
+from replicator.controlplane.settings import EdgeApiSettings
 from replicator.errors import ClusterError, ConfigError
 from replicator.observe.edge_metrics import EdgeMetrics
 

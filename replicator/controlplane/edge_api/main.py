@@ -16,8 +16,8 @@ from replicator.cluster import access
 from replicator.cluster.client import Cluster
 from replicator.controlplane.edge_api.app import EdgeApi
 from replicator.controlplane.edge_api.server import LOOKED_AT_S, Door, observed
-from replicator.controlplane.edge_api.settings import EdgeApiSettings
 from replicator.controlplane.edge_api.world import World
+from replicator.controlplane.settings import EdgeApiSettings
 from replicator.observe import logs
 from replicator.observe.edge_metrics import EdgeMetrics
 

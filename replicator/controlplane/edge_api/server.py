@@ -16,8 +16,8 @@ from typing import cast
 from aiohttp import web
 
 from replicator.config.documents import stamps
-from replicator.controlplane.edge_api.settings import EdgeApiSettings
 from replicator.controlplane.edge_api.tls import Files
+from replicator.controlplane.settings import EdgeApiSettings
 from replicator.errors import ConfigError
 from replicator.observe import logs
 from replicator.observe.edge_metrics import EdgeMetrics

@@ -29,7 +29,7 @@ from replicator.config.device import running_on
 from replicator.config.manifests import EdgeDevice, EdgeWorkload
 from replicator.controlplane.edge_api.messages import has_safe_paths
 from replicator.controlplane.edge_api.outage import Outage
-from replicator.controlplane.edge_api.settings import EdgeApiSettings
+from replicator.controlplane.settings import EdgeApiSettings
 from replicator.errors import ClusterError, ConfigError
 from replicator.observe import logs
 

@@ -27,7 +27,7 @@ from replicator.controlplane.operator.line import Line
 from replicator.controlplane.operator.look import Look, judge_by
 from replicator.controlplane.operator.watching import watch
 from replicator.controlplane.operator.world import Plan, Rules, World
-from replicator.controlplane.settings import ControlSettings
+from replicator.controlplane.settings import OperatorSettings
 from replicator.errors import ClusterError, Conflict, Forbidden, Invalid, Unreachable
 from replicator.observe import logs
 from replicator.observe.http import serve_pages
@@ -48,12 +48,12 @@ log = logs.get("operator")
 class Operator:
     """All that runs while this replica is the active one."""
 
-    def __init__(self, cluster: Cluster, settings: ControlSettings, metrics: OperatorMetrics) -> None:
+    def __init__(self, cluster: Cluster, settings: OperatorSettings, metrics: OperatorMetrics) -> None:
         self._cluster = cluster
         self._settings = settings
         self._metrics = metrics
-        self._look = Look(cluster, settings.storage_rules)
-        self._judge = judge_by(settings.storage_rules)
+        self._look = Look(cluster, settings.rules)
+        self._judge = judge_by(settings.rules)
         grace = timedelta(seconds=settings.unregister_grace_s)
         self._rules = Rules(settings.storage_class, settings.auto_create, grace)
         self._line = Line()
@@ -170,12 +170,12 @@ def _outcome(error: Exception) -> str:
             return "failed"
 
 
-def main(settings: ControlSettings) -> None:
+def main(settings: OperatorSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises ReplicatorError when it cannot go on, as when the Lease is lost."""
     asyncio.run(run(settings, find(os.environ)))
 
 
-async def run(settings: ControlSettings, access: Access, *, timing: Timing | None = None) -> None:
+async def run(settings: OperatorSettings, access: Access, *, timing: Timing | None = None) -> None:
     """The same on this event loop."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -195,7 +195,7 @@ async def run(settings: ControlSettings, access: Access, *, timing: Timing | Non
         await serving
 
 
-async def serve(settings: ControlSettings, access: Access, *, timing: Timing | None = None) -> None:
+async def serve(settings: OperatorSettings, access: Access, *, timing: Timing | None = None) -> None:
     """Wait for the Lease, and be the operator while it lasts. Raises LeaseLost."""
     metrics = OperatorMetrics()
     holder = f"{socket.gethostname()}_{uuid.uuid4()}"

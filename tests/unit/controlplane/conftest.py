@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 
 from replicator.controlplane.edge_api.main import Serving, served
-from replicator.controlplane.edge_api.settings import EdgeApiSettings
+from replicator.controlplane.settings import EdgeApiSettings
 from tests.apiserver.server import ApiServer
 from tests.edge import Device, Pki, config_map, device, secret, until, workload
 

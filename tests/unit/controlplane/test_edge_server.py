@@ -13,7 +13,7 @@ from replicator.config.settings import load
 from replicator.config.sources.edge_api import EdgeApiSource
 from replicator.controlplane.edge_api import app as edge_app
 from replicator.controlplane.edge_api.main import served
-from replicator.controlplane.edge_api.settings import EdgeApiSettings
+from replicator.controlplane.settings import EdgeApiSettings
 from replicator.observe import logs
 from tests.edge import BASE, SECRET, asked_until, b64, config_map, device, secret, until, workload
 

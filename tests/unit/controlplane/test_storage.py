@@ -319,6 +319,26 @@ def test_bucket_of_the_machine_itself_is_refused(host):
     assert of_external(config_map=config_map(BUCKET_HOST=host)).reason is Reason.INVALID_HOST
 
 
+def owned_by(uid, claim):
+    return claim | {"metadata": claim["metadata"] | {"ownerReferences": [{"kind": "EdgeDevice", "uid": uid}]}}
+
+
+@pytest.mark.fault("E7")
+def test_claim_of_a_neighbour_is_no_bucket():
+    """A status that names another device's claim hands out no credentials; the device's own claim stays good."""
+    mine = device(obc="gateway-7")
+    mine["metadata"]["uid"] = "mine"
+    other = device(obc="gateway-8")
+    other["metadata"]["uid"] = "mine"
+    unowned = claim()
+    unowned["metadata"]["name"] = "gateway-8"
+
+    assert isinstance(of_claim(on=mine, claim=owned_by("mine", claim())), Bucket)
+    for found in (of_claim(on=mine, claim=owned_by("theirs", claim())), of_claim(on=other, claim=unowned)):
+        assert isinstance(found, StorageFault)
+        assert found.reason == Reason.OBC_FOREIGN
+
+
 @pytest.mark.fault("E7")
 @pytest.mark.parametrize("odd", [None, 7, [], "text", {"s3": 7}, {"s3": []}, {"s3": {"secretName": {"a": 1}}}])
 def test_odd_spec_is_no_storage(odd):

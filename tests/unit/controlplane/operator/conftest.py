@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from replicator.cluster.client import Cluster
 from replicator.cluster.lease import Timing
 from replicator.controlplane.operator.main import serve
-from replicator.controlplane.settings import ControlSettings
+from replicator.controlplane.settings import OperatorSettings
 from replicator.errors import LeaseLost
 from tests.apiserver.server import ApiServer
 
@@ -88,7 +88,7 @@ class Site:
         return found
 
     @contextlib.asynccontextmanager
-    async def operator(self, settings: ControlSettings, **changes: Any) -> AsyncIterator[asyncio.Task[None]]:
+    async def operator(self, settings: OperatorSettings, **changes: Any) -> AsyncIterator[asyncio.Task[None]]:
         """An operator beside the test; gives its task."""
         access = self.server.access(fixed_token=SecretStr("operator"))
         task = asyncio.create_task(serve(settings.model_copy(update=changes), access, timing=PATIENT))
@@ -113,6 +113,6 @@ async def cluster(site) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-def settings() -> ControlSettings:
+def settings() -> OperatorSettings:
     """Claims are told by their own words, so that neither Route nor authority has to be there."""
-    return ControlSettings(endpoint="claim", ca_secret="", storage_class="buckets", http_listen="")
+    return OperatorSettings(endpoint="claim", ca_secret="", storage_class="buckets", http_listen="")

@@ -9,7 +9,7 @@ from replicator.cluster.kinds import EDGE_DEVICE, EDGE_WORKLOAD
 from replicator.controlplane.operator.desired import FINALIZER
 from replicator.controlplane.operator.driver import carry_out
 from replicator.controlplane.operator.main import Operator
-from replicator.controlplane.settings import ControlSettings
+from replicator.controlplane.settings import OperatorSettings
 from replicator.errors import ClusterError, Conflict, Forbidden, Invalid
 from replicator.observe.operator_metrics import OperatorMetrics
 
@@ -461,7 +461,7 @@ async def test_workload_whose_status_cannot_be_written_stops_nothing(site, opera
 
 def test_settings_default_to_what_flotta_has():
     """Without a word of ours the operator makes what Flotta's own makes, where it makes it."""
-    found = ControlSettings()
+    found = OperatorSettings()
 
     assert (found.storage_class, found.auto_create) == ("openshift-storage.noobaa.io", False)
-    assert (found.storage_rules.route_name, found.storage_rules.route_namespace) == ("s3", "openshift-storage")
+    assert (found.rules.route_name, found.rules.route_namespace) == ("s3", "openshift-storage")

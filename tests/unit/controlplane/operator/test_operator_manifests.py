@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from replicator.config.settings import text_of
-from replicator.controlplane import settings as control
 from replicator.controlplane.operator.desired import MIXED
 from replicator.controlplane.operator.main import KINDS
+from replicator.controlplane.settings import EdgeApiSettings, OperatorSettings, load
 from replicator.errors import ConfigError
 
 ROOT = Path(__file__).parents[4]
@@ -127,7 +127,7 @@ def test_lease_is_the_one_thing_that_is_written_in_the_own_namespace():
     role = one("kubernetes/operator.yaml", "Role", "replicator-operator")
 
     assert rights("Role") == {("coordination.k8s.io", "leases", verb) for verb in ("create", "get", "update")}
-    assert [rule.get("resourceNames") for rule in role["rules"]] == [None, [control.ControlSettings().lease_name]]
+    assert [rule.get("resourceNames") for rule in role["rules"]] == [None, [OperatorSettings().lease_name]]
 
 
 # The Deployment
@@ -147,7 +147,7 @@ def container(pod) -> dict[str, Any]:
 def test_deployment_sets_what_exists(container):
     """Its variables are settings, its command a command, its image this version; claims are made as the README says."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    loaded = control.load({item["name"]: item["value"] for item in container["env"]})
+    loaded = load(OperatorSettings, {item["name"]: item["value"] for item in container["env"]})
 
     assert (container["image"], container["args"]) == (f"replicator:{version}", ["operator"])
     assert loaded.auto_create
@@ -182,10 +182,10 @@ def test_two_replicas_wait_for_each_other(container):
 # Settings
 
 
-@pytest.mark.parametrize(("variable", "name"), control.VARIABLES.items())
+@pytest.mark.parametrize(("variable", "name"), OperatorSettings.variables().items())
 def test_sample_shows_the_setting(variable, name):
     """config/operator.env has each setting with its default, its meaning above it."""
-    field = control.ControlSettings.model_fields[name]
+    field = OperatorSettings.model_fields[name]
     line = f"\n# {(field.description or '').splitlines()[0]}\n#{variable}={text_of(field.default)}\n"
 
     assert line in (CONFIG / "operator.env").read_text(encoding="utf-8")
@@ -206,7 +206,7 @@ def test_sample_shows_the_setting(variable, name):
 def test_setting_that_cannot_be_is_refused_by_its_name(environ, problem):
     """Before anything starts, with the variable and the fix."""
     with pytest.raises(ConfigError, match=problem):
-        control.load(environ)
+        load(OperatorSettings, environ)
 
 
 @pytest.mark.parametrize(
@@ -220,4 +220,14 @@ def test_setting_that_cannot_be_is_refused_by_its_name(environ, problem):
 )
 def test_word_of_flotta_counts_where_ours_is_not_said(environ, is_on):
     """OBC_AUTO_CREATE is the default of auto_create, and no more."""
-    assert control.load(environ).auto_create == is_on
+    assert load(OperatorSettings, environ).auto_create == is_on
+
+
+def test_both_programs_may_be_given_one_environment():
+    """What only the other one reads is passed over; what neither reads is refused."""
+    environ = {"REPLICATOR_CONTROL_AUTO_CREATE": "true", "REPLICATOR_CONTROL_EDGE_RATE": "5"}
+
+    assert load(OperatorSettings, environ).auto_create
+    assert load(EdgeApiSettings, environ).edge_rate == 5
+    with pytest.raises(ConfigError, match="no such setting"):
+        load(EdgeApiSettings, environ | {"REPLICATOR_CONTROL_EDGE_RATES": "5"})
