@@ -13,6 +13,7 @@ BIN := $(VENV)/bin
 BENCH := .venv-bench
 STUB := benchmarks/.build/stub
 AUDIT := .venv-audit
+DOCS := .venv-docs
 
 # Locked versions with their hashes, wheels only; then the project itself, from what is installed by then.
 LOCKED := --no-deps --require-hashes --only-binary :all: --no-compile
@@ -95,15 +96,16 @@ lock: ## resolve the locked versions anew (needs uv)
 	$(LOCK) --extra fast --extra operator --constraints config/locks/dev.txt --output-file config/locks/runtime.txt
 	$(subst pyproject.toml,benchmarks/requirements.in,$(LOCK)) --upgrade --output-file config/locks/bench.txt
 	$(subst pyproject.toml,config/locks/audit.in,$(LOCK)) --upgrade --output-file config/locks/audit.txt
+	$(subst pyproject.toml,config/locks/docs.in,$(LOCK)) --upgrade --output-file config/locks/docs.txt
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
-	rm -rf $(BENCH) $(AUDIT) benchmarks/.build
+	rm -rf $(BENCH) $(AUDIT) $(DOCS) benchmarks/.build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: an environment is made once, and again when its lock changes. `.dev` grows out of `.demo`, so that both
 # may be asked for at the same time, and the two locks agree on every version.
-$(VENV)/bin/python $(BENCH)/bin/python $(AUDIT)/bin/python: %/bin/python:
+$(VENV)/bin/python $(BENCH)/bin/python $(AUDIT)/bin/python $(DOCS)/bin/python: %/bin/python:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		python="$(PYTHON)"; python="$${python:-python3}"; \
 		echo "Python 3.11 or newer is needed; $$python says: $$("$$python" --version 2>&1)." >&2; \
@@ -137,6 +139,10 @@ $(BENCH)/.made: config/locks/bench.txt $(BENCH)/bin/python
 
 $(AUDIT)/.made: config/locks/audit.txt $(AUDIT)/bin/python
 	$(call install,$(LOCKED) --requirement config/locks/audit.txt)
+	@touch $@
+
+$(DOCS)/.made: config/locks/docs.txt $(DOCS)/bin/python
+	$(call install,$(LOCKED) --requirement config/locks/docs.txt)
 	@touch $@
 
 build/sbom.json: config/locks/runtime.txt pyproject.toml $(AUDIT)/.made
