@@ -47,9 +47,9 @@ def open_here(memory):
 def open_any():
     """For a bucket of another name, which is not there."""
 
-    def open_one(storage):
+    def open_one(storage, *, page_keys=7, **_of_the_wire):
         storage.exists = storage.bucket == Bucket.bucket
-        return MemoryStore(storage)
+        return MemoryStore(storage, page_keys=page_keys)
 
     return open_one
 
@@ -57,6 +57,14 @@ def open_any():
 @pytest.fixture
 def store(open_here):
     return open_here()
+
+
+@pytest.fixture
+def many(memory):
+    keys = sorted((f"k{i % 50:02}/{i:04}" for i in range(2500)), key=str.encode)
+    for key in keys:
+        memory.store(key, b"")
+    return memory, keys
 
 
 class _Sight:
