@@ -292,6 +292,7 @@ def test_rendering_shows_no_secret():
 # Names that others could take for something else
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

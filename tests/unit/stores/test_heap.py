@@ -45,6 +45,7 @@ def grown(how: str) -> float:
     return float(run.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt")
 def test_bodies_that_are_gone_take_no_room():
     """What threads have freed goes back to the kernel, though small things were made after it."""

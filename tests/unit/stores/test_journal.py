@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,6 +150,7 @@ def test_totals_follow_every_write(journal, make_row):
     )
 
 
+@pytest.mark.slow
 def test_rows_of_a_directory_are_those_directly_in_it(journal, make_row):
     """For any set of paths, each directory has exactly its own rows, in byte order, whatever lies beneath."""
     identities = itertools.count()

@@ -179,6 +179,7 @@ def test_hidden_settings_change_no_request(stub_s3, open_fast, reply, monkeypatc
     assert len(request.headers["x-amz-content-sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_body_is_given_the_time_that_it_needs(stub_s3, open_fast, reply):
     """A body that takes longer than the read timeout, but less than it may at the least rate, is sent."""
     stub_s3.pause_s = 0.05

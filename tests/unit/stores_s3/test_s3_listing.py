@@ -29,6 +29,7 @@ def hook(body: bytes) -> tuple[dict[str, Any], bytes]:
     return added, response["body"]
 
 
+@pytest.mark.slow
 def test_both_readings_agree(stub_s3, open_store, reply, monkeypatch):
     """Namespaces, blanks, elements we do not need and escaped text make no difference between the two."""
     fast = open_store(stub_s3.storage())

@@ -110,6 +110,7 @@ def test_whole_set_is_published_once(device):
     assert device.bucket.lists == 0
 
 
+@pytest.mark.slow
 def test_reader_never_sees_a_mixed_set_over_twenty_generations(device):
     """A reader that reads the link once and then every file sees one version of all of them."""
     names = [f"d{number % 3}/part{number}" for number in range(12)]

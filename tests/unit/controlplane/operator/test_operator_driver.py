@@ -400,6 +400,7 @@ async def test_claim_of_a_neighbour_is_no_storage(site, operator):
 # Many devices, and workloads
 
 
+@pytest.mark.slow
 async def test_one_bad_device_does_not_stop_the_others(site, operator):
     """What goes wrong with one is counted, put off with growing pauses, and tried again; the others are served."""
     hear = operator._hearing.hear
