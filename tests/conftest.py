@@ -12,7 +12,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from pydantic import SecretStr
 
 from replicator.model import Storage
 from tests import moto_server
+from tests.waiting import eventually, wait_until
 
 if TYPE_CHECKING:  # half a second that rooms without S3 need not pay
     from replicator.stores.objects import ObjectStore
@@ -303,12 +303,10 @@ class StubS3:
         return reply.cut_at is None
 
 
-def wait_until(condition: Callable[[], object], *, within_s: float = 5) -> None:
-    """Until `condition` holds; fails when it does not within that time."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
+@pytest.fixture
+def until() -> Callable:
+    """Waits for a condition while the event loop runs."""
+    return eventually
 
 
 @pytest.fixture

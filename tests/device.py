@@ -6,7 +6,7 @@ Shared by the rooms whose fixtures hand it out.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from replicator.observe.metrics import Metrics
 from replicator.observe.standing import Report
 from replicator.stores.files.export import ignore_lease_signals
 from replicator.supervisor import Supervisor
+from tests.waiting import eventually
 
 DEADLINE_S = 20
 
@@ -113,19 +114,6 @@ class Running:
             return all(v.last_sweep_ts and v.last_sweep_ts > now and v.state == "in-step" for v in views)
 
         await eventually(settled)
-
-
-async def eventually(condition: Callable, within_s: float = DEADLINE_S):
-    """Wait for a condition (sync or async); its last value, which must be true."""
-    deadline = time.monotonic() + within_s
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        await asyncio.sleep(0.01)
 
 
 @dataclass

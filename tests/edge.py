@@ -129,14 +129,6 @@ class Device:
         self._connection = None
 
 
-async def until(condition: Callable[[], bool], *, within_s: float = 10) -> None:
-    """Wait for a condition of this process."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        await asyncio.sleep(0.005)
-
-
 async def asked_until(one: Device, condition: Callable[[Said], bool], *, within_s: float = 10, **words) -> Said:
     """Ask until the answer fits."""
     deadline = time.monotonic() + within_s

@@ -7,10 +7,9 @@ import os
 import signal
 import socket
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -123,28 +122,10 @@ class Service:
         return all(view["state"] == "in-step" for view in status["targets"])
 
 
-async def eventually(condition: Callable, within_s: float = 30):
-    """Wait for a condition (sync or async); its last value, which must be true."""
-    deadline = time.monotonic() + within_s
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        await asyncio.sleep(0.02)
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@pytest.fixture
-def until() -> Callable:
-    return eventually
 
 
 @pytest.fixture

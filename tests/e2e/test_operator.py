@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.apiserver.server import ApiServer
+from tests.waiting import wait_until
 
 DEVICE = {
     "apiVersion": "management.project-flotta.io/v1alpha1",
     "kind": "EdgeDevice",
     "spec": {"storage": {"s3": {"createOBC": True}}},
 }
-
-
-def until(condition, *, within_s=45.0):
-    deadline = time.monotonic() + within_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
-    return found
 
 
 def page(port: int, path: str) -> str:
@@ -81,8 +73,8 @@ def put(server: ApiServer, name: str) -> None:
 def test_second_operator_takes_over_from_one_that_ends(server, operators, tmp_path: Path):
     """Both are alive and ready, one acts. Told to end, it gives the Lease back and exits with 0; the other goes on."""
     put(server, "early")
-    until(lambda: server.get("objectbucketclaims", "fleet", "early"))
-    until(lambda: all(page(port, "/readyz") and page(port, "/healthz") for _, port in operators))
+    wait_until(lambda: server.get("objectbucketclaims", "fleet", "early"))
+    wait_until(lambda: all(page(port, "/readyz") and page(port, "/healthz") for _, port in operators))
     exposed = [page(port, "/metrics") for _, port in operators]
     acting = ["replicator_operator_leader 1.0" in text for text in exposed]
     assert sorted(acting) == [False, True]
@@ -92,7 +84,7 @@ def test_second_operator_takes_over_from_one_that_ends(server, operators, tmp_pa
     active.send_signal(signal.SIGTERM)
     assert active.wait(30) == 0
     put(server, "late")
-    until(lambda: server.get("objectbucketclaims", "fleet", "late"))
+    wait_until(lambda: server.get("objectbucketclaims", "fleet", "late"))
     assert operators[acting.index(False)][0].poll() is None
 
     logs = "".join((tmp_path / f"log-{number}").read_text() for number in range(2))

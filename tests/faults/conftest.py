@@ -39,6 +39,7 @@ from replicator.stores.journal.journal import Journal
 from replicator.stores.lane import Lane
 from replicator.stores.objects import ObjectStore
 from tests.device import Device
+from tests.waiting import eventually
 
 SOURCES = ("inotify", "watchfiles")
 DEADLINE_S = 12
@@ -202,15 +203,7 @@ class Watch:
         if not self.is_clockwork:
             await self.patrol.sweep()
             await self.patrol.sweep()
-        await until(lambda: self.rows() == self.disk())
-
-
-async def until(condition: Callable[[], object], within_s: float = DEADLINE_S) -> None:
-    """Until the condition holds; fails when it does not within that time."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        await asyncio.sleep(0.01)
+        await eventually(lambda: self.rows() == self.disk(), DEADLINE_S)
 
 
 @dataclass
@@ -262,7 +255,7 @@ class Scene:
             tasks = [asyncio.create_task(one, name="scene") for one in (patrol.run(), looker.run())]
             try:
                 if is_ready:
-                    await until(
+                    await eventually(
                         lambda: watch.sweeps() >= 1 if kind == "off" else watch.sweeps() >= 2 and watch.health.is_armed
                     )
                     await watch.in_step()
@@ -337,11 +330,6 @@ def scene_on_disk(tmp_path) -> Scene:
 def device(tmp_path, storage) -> Device:
     """A whole engine with a real S3 server, on the file system of temporary files."""
     return Device(tmp_path, storage)
-
-
-@pytest.fixture(name="until")
-def _until() -> Callable:
-    return until
 
 
 @pytest.fixture

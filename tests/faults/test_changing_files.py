@@ -14,7 +14,7 @@ import pytest
 from replicator.stores.files import openfile
 from replicator.stores.files.beneath import fingerprint_of
 from replicator.stores.files.export import Export
-from tests.device import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 MIB = 2**20

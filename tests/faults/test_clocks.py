@@ -9,7 +9,8 @@ import time
 import pytest
 
 from replicator.observe.status import verdict
-from tests.device import Device, eventually
+from tests.device import Device
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 DAY_S = 86400.0

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from replicator.config.sources.files import FilesSource
-from tests.device import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 MIB = 2**20

@@ -11,8 +11,9 @@ import resource
 import pytest
 
 from replicator.stores.files.export import Export
-from tests.device import Device, eventually
+from tests.device import Device
 from tests.faults.mounting import bind, mount_memory, unmount
+from tests.waiting import eventually
 
 KIB = 1024
 pytestmark = pytest.mark.slow

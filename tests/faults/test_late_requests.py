@@ -13,9 +13,9 @@ import threading
 import pytest
 
 from replicator.model import LATE_LOOK_S, LATE_OVER_S
-from tests.device import eventually
 from tests.faults import wire
 from tests.faults.sides import both_equal, sweep
+from tests.waiting import eventually
 
 PART = 5 * 2**20
 RECORDED = {"part_size_bytes": PART, "resume_after_s": 0}
@@ -210,6 +210,7 @@ async def test_late_abort_harms_no_other_upload(far_device, proxy, witness, rele
 CHILD = """
 import asyncio, pickle, sys
 from tests.device import Device
+from tests.waiting import eventually
 
 async def main():
     Device.__post_init__ = lambda self: None

@@ -7,9 +7,10 @@ import pytest
 
 from replicator.stores.s3 import direct, fast_client
 from replicator.transfer import outcome
-from tests.device import Device, Running, eventually
+from tests.device import Device, Running
 from tests.faults import wire
 from tests.faults.sides import both_equal, put_off, sweep, told
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

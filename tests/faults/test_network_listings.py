@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from replicator.detect import patrol
-from tests.device import eventually
 from tests.faults import wire
 from tests.faults.sides import both_equal, files_in, put_off, sweep, told
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from tests.device import Device, eventually
+from tests.device import Device
 from tests.faults import wire
 from tests.faults.proxy import Proxy
 from tests.faults.sides import both_equal, put_off, sweep, told
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

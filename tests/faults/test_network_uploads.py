@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.device import eventually
 from tests.faults import wire
 from tests.faults.sides import both_equal, keep_versions, put_off, told, uploads, versions
+from tests.waiting import eventually
 
 PART = 5 * 2**20
 STREAM = {"part_size_bytes": PART, "resume_after_s": 3600}

@@ -10,7 +10,7 @@ import pytest
 
 from replicator.explain import explain
 from replicator.observe.status import to_json
-from tests.device import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 MIB = 2**20

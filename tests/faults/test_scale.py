@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.device import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

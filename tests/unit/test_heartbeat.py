@@ -15,7 +15,7 @@ from replicator.model import Direction
 from replicator.observe.metrics import Metrics
 from replicator.observe.standing import Report, Stand, Standing
 from replicator.observe.status import ConfigView, Snapshot, State, TargetView
-from tests.device import eventually
+from tests.waiting import eventually
 
 HOUR_S = 3600.0
 SENT = Standing("w", Stand.SYNCED, last_upload_ts=5.0)

@@ -64,18 +64,6 @@ async def place(request) -> AsyncIterator[Place]:
 
 
 @pytest.fixture
-def until() -> Callable:
-    """Wait for a condition while the event loop runs; fails when it does not hold in time."""
-
-    async def wait(condition: Callable[[], object], *, within_s: float = 10) -> None:
-        async with asyncio.timeout(within_s):
-            while not condition():
-                await asyncio.sleep(0.005)
-
-    return wait
-
-
-@pytest.fixture
 def quick() -> Rhythm:
     """Without pauses that a test would have to sit out; a list comes when something breaks, never by time."""
     return Rhythm(resync_s=3600, doubt_s=3600, pause_s=lambda failures: 0.01)

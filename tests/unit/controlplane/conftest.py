@@ -8,7 +8,8 @@ import pytest
 from replicator.controlplane.edge_api.main import Serving, served
 from replicator.controlplane.settings import EdgeApiSettings
 from tests.apiserver.server import ApiServer
-from tests.edge import Device, Pki, config_map, device, secret, until, workload
+from tests.edge import Device, Pki, config_map, device, secret, workload
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ async def start(cluster, pki) -> AsyncIterator[Start]:
             edge = Edge(serving, pki)
             stack.callback(edge.hang_up)
             if waits:
-                await until(lambda: serving.is_ready)
+                await eventually(lambda: serving.is_ready)
             return edge
 
         yield begin

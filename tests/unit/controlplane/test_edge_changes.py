@@ -6,7 +6,8 @@ import logging
 import pytest
 
 from tests.certificates import issue
-from tests.edge import asked_until, b64, config_map, device, made, secret, until, workload
+from tests.edge import asked_until, b64, config_map, device, made, secret, workload
+from tests.waiting import eventually
 
 CLAIM = "objectbucket.io/v1alpha1"
 BOUND = {"spec": {"objectBucketName": "obc-fleet-gateway-7"}, "status": {"phase": "Bound"}}
@@ -165,7 +166,7 @@ async def test_change_that_is_not_the_devices_renders_nothing(case, cluster, edg
     devices, workloads, _ = edge.serving.world.needed
     cluster.put(device("last"))
     cluster.put(workload("last", device="last"))
-    await until(lambda: all(("fleet", "last") in mirror.objects for mirror in (devices, workloads)))
+    await eventually(lambda: all(("fleet", "last") in mirror.objects for mirror in (devices, workloads)))
 
     for _ in range(20):
         said = await asyncio.to_thread(one.ask, If_None_Match=before.headers["etag"])

@@ -10,7 +10,8 @@ import pytest
 
 from replicator.controlplane.edge_api.tls import Peer
 from tests.certificates import ONE_DAY, issue
-from tests.edge import Pki, device, until
+from tests.edge import Pki, device
+from tests.waiting import eventually
 
 
 async def ask(one, **words):
@@ -131,7 +132,7 @@ async def test_bad_files_leave_the_old_ones_in_use(edge, pki, caplog):
     """A certificate that is half written is told, and the next good one is taken."""
     (pki.directory / "tls.crt").write_text("half")
     with caplog.at_level(logging.ERROR):
-        await until(lambda: "certificate not renewed" in caplog.text)
+        await eventually(lambda: "certificate not renewed" in caplog.text)
 
     assert (await ask(edge.device())).status == 200
 

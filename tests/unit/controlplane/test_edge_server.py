@@ -15,7 +15,8 @@ from replicator.controlplane.edge_api import app as edge_app
 from replicator.controlplane.edge_api.main import served
 from replicator.controlplane.settings import EdgeApiSettings
 from replicator.observe import logs
-from tests.edge import BASE, SECRET, asked_until, b64, config_map, device, secret, until, workload
+from tests.edge import BASE, SECRET, asked_until, b64, config_map, device, secret, workload
+from tests.waiting import eventually
 
 
 async def ask(one, **words):
@@ -66,11 +67,11 @@ async def test_our_own_client_works_against_it(edge, pki, tmp_path, cluster):
 
     task = asyncio.create_task(follow())
     try:
-        await until(lambda: len(snapshots) == 1)
+        await eventually(lambda: len(snapshots) == 1)
         assert [target.id for target in snapshots[0]] == ["os-stats/egress/statistics"]
-        await until(lambda: edge.metric('replicator_edge_requests_total{code="304",route="data_in"}') > 3)
+        await eventually(lambda: edge.metric('replicator_edge_requests_total{code="304",route="data_in"}') > 3)
         cluster.delete("edgedevices", "fleet", "gateway-7")
-        await until(lambda: len(snapshots) == 2)
+        await eventually(lambda: len(snapshots) == 2)
         assert snapshots[1] == ()
     finally:
         task.cancel()
@@ -334,11 +335,11 @@ async def test_request_that_is_under_way_is_finished_at_the_end(cluster, pki):
     cluster.answer(0, plural="secrets", verb="get", delay_s=0.3)
     settings = {"edge_listen": "127.0.0.1:0", "http_listen": "", "ca_secret": "", **pki.settings()}
     async with served(EdgeApiSettings.model_validate(settings), cluster.access()) as serving:
-        await until(lambda: serving.is_ready)
+        await eventually(lambda: serving.is_ready)
         one = pki.device()
         one.port = serving.port
         asking = asyncio.create_task(ask(one))
-        await until(lambda: cluster.count("get", "secrets") == 1)
+        await eventually(lambda: cluster.count("get", "secrets") == 1)
 
     assert (await asking).status == 200
     one.hang_up()

@@ -12,7 +12,8 @@ from replicator.controlplane.edge_api.heartbeat import Heartbeat, Heartbeats
 from replicator.observe.edge_metrics import EdgeMetrics
 from replicator.observe.standing import Report, Stand, Standing, to_json
 from tests.apiserver.server import ApiServer
-from tests.edge import device, until
+from tests.edge import device
+from tests.waiting import eventually
 
 KEY = ("fleet", "gateway-7")
 NOW = 1_795_435_200.0
@@ -117,11 +118,11 @@ async def test_news_in_a_hurry_are_put_together(cluster, taking, clock):
     """At most one patch in ten seconds; the last word is written."""
     for pending in range(5):
         assert await taking(replication=report(pending=pending))
-    await until(lambda: clock.waits == [10.0])
+    await eventually(lambda: clock.waits == [10.0])
     assert patches(cluster) == 1
 
     clock.go.set()
-    await until(lambda: patches(cluster) == 2)
+    await eventually(lambda: patches(cluster) == 2)
     assert status(cluster)["replication"]["pendingFiles"] == 4
 
 

@@ -13,6 +13,7 @@ import pytest
 from replicator.observe import listener as listener_module
 from replicator.observe.listener import MAX_CONNECTIONS, Listener
 from replicator.observe.request import Answer, Request
+from tests.waiting import wait_until as until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LARGE = bytes(20_000_000)
@@ -77,13 +78,6 @@ def is_cut(client: socket.socket) -> bool:
         return False
     except ConnectionResetError:
         return True
-
-
-def until(condition: Callable[[], object], within_s: float = 5) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def threads() -> list[threading.Thread]:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from replicator.model import Fingerprint, Row
 from replicator.stores.files.export import Export
 from replicator.stores.journal.journal import Journal
+from tests.waiting import wait_until
 
 NOBODY = 65534
 
@@ -140,18 +140,11 @@ class HeldCommit:
 
     def wait_queued(self, count: int) -> None:
         """Until that many statements wait for the next transaction."""
-        self.wait_until(lambda: len(self._committer._gathering.statements) >= count)
+        wait_until(lambda: len(self._committer._gathering.statements) >= count)
 
     def let_go(self) -> None:
         """Let the first transaction, and all that follow, be committed."""
         self._may_go.set()
-
-    @staticmethod
-    def wait_until(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.001)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from replicator.errors import JournalError, JournalFull
 from replicator.stores.journal.commit import Committer
 from replicator.stores.journal.journal import Journal
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_close_commits_what_is_queued(tmp_path, make_row, in_threads, hold_commi
     def close() -> None:
         held.wait_queued(2 * 31)
         closing.start()
-        held.wait_until(lambda: journal._committer._is_closed)
+        wait_until(lambda: journal._committer._is_closed)
         held.let_go()
         closing.join(30)
 
@@ -217,7 +218,7 @@ def test_close_waits_for_the_transaction_under_way(tmp_path, make_row, hold_comm
     settling.start()
     held.wait_reached()
     closing.start()
-    held.wait_until(lambda: journal._committer._is_closed)
+    wait_until(lambda: journal._committer._is_closed)
 
     assert closing.is_alive()
     held.let_go()

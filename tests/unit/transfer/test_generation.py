@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from replicator.stores.lane import Lane
 from replicator.transfer.generation import publish
 from replicator.transfer.limits import Room
 from replicator.transfer.publisher import Publisher
+from tests.waiting import wait_until
 
 
 class Bucket:
@@ -132,7 +132,7 @@ def test_reader_never_sees_a_mixed_set_over_twenty_generations(device):
             body = str(version).encode()
             device.land_set(written_s=version, **dict.fromkeys(names, body))
             device.publish()
-            _eventually(lambda body=body: body in seen)
+            wait_until(lambda body=body: body in seen)
     finally:
         is_over.set()
         reader.join()
@@ -140,13 +140,6 @@ def test_reader_never_sees_a_mixed_set_over_twenty_generations(device):
     assert mixed == []
     assert len(seen) == 20
     assert len(device.generations()) == 2
-
-
-def _eventually(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_set_that_lacks_files_waits_and_says_for_which(device):
@@ -465,8 +458,8 @@ def test_set_is_published_when_the_target_starts(publisher, device):
 
     publisher.add(device.lane)
 
-    _eventually(lambda: device.seen().get("a") == b"1")
-    _eventually(lambda: not publisher.is_busy(device.lane))
+    wait_until(lambda: device.seen().get("a") == b"1")
+    wait_until(lambda: not publisher.is_busy(device.lane))
     assert publisher.standing(device.lane).in_force.id == device.generations()[0]
 
 
@@ -475,14 +468,14 @@ def test_transfers_under_way_are_waited_for(publisher, device, queue, worker):
     queue.put(device.lane, Hint("a"))
     device.land_set(a=b"1")
     publisher.add(device.lane)
-    _eventually(lambda: not publisher.is_busy(device.lane))
+    wait_until(lambda: not publisher.is_busy(device.lane))
     assert device.seen() == {}
 
     job = worker.take()
     worker.defer(job, Refused("a directory is in the way"), 60)
     publisher.wake(device.lane)
 
-    _eventually(lambda: device.seen().get("a") == b"1")
+    wait_until(lambda: device.seen().get("a") == b"1")
 
 
 def test_failure_is_told_and_tried_again(publisher, device):
@@ -491,15 +484,15 @@ def test_failure_is_told_and_tried_again(publisher, device):
     device.land("_set", b"a\n")
     device.bucket.error = Unavailable("the endpoint is away")
     publisher.add(device.lane)
-    _eventually(lambda: isinstance(publisher.standing(device.lane).error, Unavailable))
+    wait_until(lambda: isinstance(publisher.standing(device.lane).error, Unavailable))
     device.bucket.error = ZeroDivisionError("nobody planned for this")
-    _eventually(lambda: "nobody planned" in str(publisher.standing(device.lane).error))
+    wait_until(lambda: "nobody planned" in str(publisher.standing(device.lane).error))
     assert device.seen() == {}
 
     device.bucket.error = None
 
-    _eventually(lambda: device.seen().get("a") == b"1")
-    _eventually(lambda: publisher.standing(device.lane).error is None)
+    wait_until(lambda: device.seen().get("a") == b"1")
+    wait_until(lambda: publisher.standing(device.lane).error is None)
 
 
 def test_lane_without_generations_is_none_of_its(publisher, device):

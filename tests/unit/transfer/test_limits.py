@@ -8,14 +8,7 @@ import pytest
 
 from replicator.errors import DiskFull
 from replicator.transfer.limits import ByteBudget, Room
-
-
-def until(condition, deadline_s=5.0):
-    """Wait for a condition."""
-    end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s, "the condition did not come true"
-        time.sleep(0.001)
+from tests.waiting import wait_until
 
 
 class Holder:
@@ -73,7 +66,7 @@ def test_body_waits_until_there_is_room(holder):
     first = holder(budget, 6)
     assert first.is_holding.wait(5)
     second = holder(budget, 5)
-    until(lambda: budget._waiting)
+    wait_until(lambda: budget._waiting)
 
     assert not second.is_holding.is_set()
     first.let_go()
@@ -86,7 +79,7 @@ def test_body_above_the_capacity_passes_alone(holder):
     large = holder(budget, 1000)
     assert large.is_holding.wait(5)
     small = holder(budget, 1)
-    until(lambda: budget._waiting)
+    wait_until(lambda: budget._waiting)
 
     large.let_go()
     assert small.is_holding.wait(5)
@@ -101,9 +94,9 @@ def test_small_bodies_do_not_pass_a_large_one_that_waits(holder):
     first = holder(budget, 6)
     assert first.is_holding.wait(5)
     large = holder(budget, 9)
-    until(lambda: len(budget._waiting) == 1)
+    wait_until(lambda: len(budget._waiting) == 1)
     small = holder(budget, 2)  # would fit beside the first
-    until(lambda: len(budget._waiting) == 2)
+    wait_until(lambda: len(budget._waiting) == 2)
 
     first.let_go()
     assert large.is_holding.wait(5)
@@ -118,7 +111,7 @@ def test_bytes_given_back_serve_all_that_fit(holder):
     large = holder(budget, 10)
     assert large.is_holding.wait(5)
     small = [holder(budget, 3) for _ in range(3)]
-    until(lambda: len(budget._waiting) == 3)
+    wait_until(lambda: len(budget._waiting) == 3)
 
     large.let_go()
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from replicator.config.bandwidth import Allowance, Timetable
 from replicator.errors import BudgetSpent, JournalFull, Stopping
 from replicator.transfer.pace import Bandwidth, Bucket, BudgetView, DataBudget
+from tests.waiting import wait_until
 
 KIB, MIB = 2**10, 2**20
 HOUR_S = 3600
@@ -31,14 +32,6 @@ class Clock:
 @pytest.fixture
 def clock():
     return Clock()
-
-
-def until(condition, deadline_s=5.0):
-    """Wait for a condition."""
-    end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s, "the condition did not come true"
-        time.sleep(0.001)
 
 
 # The bucket
@@ -207,7 +200,7 @@ def test_without_a_cap_nothing_waits_for_a_lock():
     held.wait(10)
     takers = Takers()
     takers.start(bandwidth, "up", 10**9)
-    until(lambda: takers.done)
+    wait_until(lambda: takers.done)
 
     let_go.set()
     holder.join(10)
@@ -240,10 +233,10 @@ def test_first_come_first_served(takers):
     bandwidth = Bandwidth(Timetable.parse("4MiB/s"))
     bandwidth.take("up", 4 * MIB)
     takers.start(bandwidth, "up", MIB)
-    until(lambda: is_waiting(bandwidth, "up"))
+    wait_until(lambda: is_waiting(bandwidth, "up"))
     for behind in (1, 2):
         takers.start(bandwidth, "up", 1)
-        until(lambda behind=behind: is_waiting(bandwidth, "up", behind=behind))
+        wait_until(lambda behind=behind: is_waiting(bandwidth, "up", behind=behind))
 
     takers.join()
 
@@ -256,7 +249,7 @@ def test_another_timetable_is_in_force_at_once(takers):
     bandwidth = standing()
     for _ in range(3):
         takers.start(bandwidth, "up", 64 * KIB)
-    until(lambda: is_waiting(bandwidth, "up", behind=2))
+    wait_until(lambda: is_waiting(bandwidth, "up", behind=2))
 
     bandwidth.replace(Timetable.parse("else unlimited"))
     takers.join()
@@ -270,7 +263,7 @@ def test_passing_into_another_rule_wakes_who_waits(takers):
     local = Local(hour=12)
     bandwidth = standing("08:00-18:00 1KiB/s, else unlimited", local=local)
     takers.start(bandwidth, "down", 64 * KIB)
-    until(lambda: is_waiting(bandwidth, "down"))
+    wait_until(lambda: is_waiting(bandwidth, "down"))
 
     local.hour = 18
     takers.join()
@@ -284,7 +277,7 @@ def test_closing_wakes_all_who_wait(takers):
     bandwidth = standing()
     for way in ("up", "up", "up", "down"):
         takers.start(bandwidth, way, 64 * KIB)
-    until(lambda: is_waiting(bandwidth, "up", behind=2) and is_waiting(bandwidth, "down"))
+    wait_until(lambda: is_waiting(bandwidth, "up", behind=2) and is_waiting(bandwidth, "down"))
 
     bandwidth.close()
     takers.join()

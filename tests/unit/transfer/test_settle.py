@@ -14,6 +14,7 @@ from replicator.observe.metrics import Metrics
 from replicator.transfer.outcome import Done, Outcome
 from replicator.transfer.retry import RetryPolicy
 from replicator.transfer.settle import Ended, Settling, guarded
+from tests.waiting import wait_until
 
 
 class Journal:
@@ -76,34 +77,27 @@ def ended(queue, worker, lane):
     return make
 
 
-def eventually(condition):
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 def test_job_is_over_only_once_its_row_is_recorded(queue, settling, journal, ended):
     """A kill before the commit finds the job undone, and the file is looked at again."""
     settling.put(ended("a"))
-    eventually(lambda: journal.transactions)
+    wait_until(lambda: journal.transactions)
     assert len(queue) == 1
 
     journal.go.set()
 
-    eventually(lambda: len(queue) == 0)
+    wait_until(lambda: len(queue) == 0)
 
 
 def test_jobs_that_end_meanwhile_share_the_next_transaction(queue, settling, journal, ended):
     """The disk is waited for once for all of them."""
     settling.put(ended("first"))
-    eventually(lambda: journal.transactions)
+    wait_until(lambda: journal.transactions)
     for name in "abcde":
         settling.put(ended(name))
 
     journal.go.set()
 
-    eventually(lambda: len(queue) == 0)
+    wait_until(lambda: len(queue) == 0)
     assert journal.transactions == [["first"], ["a", "b", "c", "d", "e"]]
 
 
@@ -114,7 +108,7 @@ def test_full_journal_puts_every_job_of_the_batch_off(queue, settling, journal, 
 
     settling.put(ended("a"))
 
-    eventually(lambda: [job.relpath for job in queue.jobs(lane) if job.is_failing] == ["a"])
+    wait_until(lambda: [job.relpath for job in queue.jobs(lane) if job.is_failing] == ["a"])
 
 
 @pytest.mark.fault("A10")
@@ -123,12 +117,12 @@ def test_probe_of_a_full_journal_has_succeeded_only_once_its_row_is_recorded(que
     job = ended("a")
     job.gate.failed("b", JournalFull("no room"), now_s=0.0)
     settling.put(job)
-    eventually(lambda: journal.transactions)
+    wait_until(lambda: journal.transactions)
     assert isinstance(job.gate.error, JournalFull)
 
     journal.go.set()
 
-    eventually(lambda: job.gate.error is None)
+    wait_until(lambda: job.gate.error is None)
 
 
 def test_journal_that_cannot_be_trusted_is_told(settling, journal, ended):
@@ -137,7 +131,7 @@ def test_journal_that_cannot_be_trusted_is_told(settling, journal, ended):
 
     settling.put(ended("a"))
 
-    eventually(lambda: isinstance(getattr(settling, "fault", None), JournalError))
+    wait_until(lambda: isinstance(getattr(settling, "fault", None), JournalError))
 
 
 def test_surprise_ends_the_process_and_not_only_the_thread(settling, journal, ended):
@@ -146,14 +140,14 @@ def test_surprise_ends_the_process_and_not_only_the_thread(settling, journal, en
 
     settling.put(ended("a"))
 
-    eventually(lambda: "nobody planned" in str(getattr(settling, "fault", "")))
+    wait_until(lambda: "nobody planned" in str(getattr(settling, "fault", "")))
 
 
 def test_job_that_had_nothing_to_record_needs_no_transaction(queue, settling, journal, ended):
     """A look that found everything in step costs no commit."""
     settling.put(ended("a", Done.NOTHING))
 
-    eventually(lambda: len(queue) == 0)
+    wait_until(lambda: len(queue) == 0)
     assert journal.transactions == []
 
 

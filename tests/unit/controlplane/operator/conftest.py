@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from replicator.controlplane.operator.main import serve
 from replicator.controlplane.settings import OperatorSettings
 from replicator.errors import LeaseLost
 from tests.apiserver.server import ApiServer
+from tests.waiting import eventually
 
 FLOTTA = "management.project-flotta.io/v1alpha1"
 WORDS = {"BUCKET_NAME": "camera-5a7f", "BUCKET_HOST": "s3.svc", "BUCKET_PORT": "443", "BUCKET_REGION": ""}
@@ -79,13 +79,9 @@ class Site:
             if one.verb not in {"get", "list", "watch"} and one.plural not in {"events", "leases"}
         ]
 
-    async def until(self, condition: Callable[[], Any], *, within_s: float = 30.0) -> Any:
+    async def until(self, condition: Callable[[], Any]) -> Any:
         """Wait for what has to come; what it gave."""
-        deadline = time.monotonic() + within_s
-        while not (found := condition()):
-            assert time.monotonic() < deadline, "it never came"
-            await asyncio.sleep(0.02)
-        return found
+        return await eventually(condition)
 
     @contextlib.asynccontextmanager
     async def operator(self, settings: OperatorSettings, **changes: Any) -> AsyncIterator[asyncio.Task[None]]:
