@@ -36,6 +36,23 @@ class OperatorMetrics:
         self.waiting = Gauge(
             "replicator_operator_waiting_devices", "Devices that wait for a look, now or later.", registry=registry
         )
+        self.without_bucket = Gauge(
+            "replicator_operator_devices_without_bucket",
+            "Devices that stay and have no bucket, by the reason of their condition StorageReady.",
+            ["reason"],
+            registry=registry,
+        )
+        self.leaving = Gauge(
+            "replicator_operator_leaving_devices",
+            "Devices that leave: draining until all is sent, or going with a claim that is being deleted.",
+            ["step"],
+            registry=registry,
+        )
+        self.overdue_drains = Counter(
+            "replicator_operator_overdue_drains_total",
+            "Claims deleted because a device's time was over: nobody told that all was sent.",
+            registry=registry,
+        )
         self.leader = Gauge("replicator_operator_leader", "Whether this replica is the active one.", registry=registry)
         for outcome in OUTCOMES:  # `increase()` does not see a series that begins at 1
             self.looks.labels(outcome)

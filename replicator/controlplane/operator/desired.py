@@ -28,6 +28,8 @@ from replicator.controlplane.operator.reading import (
     uid_of,
 )
 from replicator.controlplane.operator.world import (
+    DRAINING,
+    GOING,
     Action,
     Claim,
     Hold,
@@ -44,6 +46,8 @@ from replicator.controlplane.storage import MEMBER_OF
 
 FINALIZER = "replicator.project-flotta.io/storage"
 STORAGE_READY = "StorageReady"
+REFUSED = "StorageRefused"
+"""The reason where what is asked for contradicts itself."""
 
 MIXED = (
     "spec.storage.s3.createOBC=true is invalid when spec.storage.s3.secretName or spec.storage.s3.configMapName values "
@@ -108,7 +112,7 @@ def _keep(device: Object, world: World, rules: Rules, judge: Judge) -> Plan:
     tenure = tenure_of(claim, device)
     actions, verdict = _claim(device, claim, tenure, is_wanted=is_wanted, rules=rules)
     if verdict is None and is_mixed and not told:
-        verdict = Verdict(is_ready=False, reason="StorageRefused", message=MIXED)
+        verdict = Verdict(is_ready=False, reason=REFUSED, message=MIXED)
     if tenure is Tenure.OWN or any(isinstance(action, Claim) for action in actions):
         told = name
     if not is_held(device) and told == name and (actions or tenure is Tenure.OWN):
@@ -120,6 +124,7 @@ def _keep(device: Object, world: World, rules: Rules, judge: Judge) -> Plan:
         actions=actions,
         status=_status(device, told, verdict, world.now),
         notices=_notices(world, own, verdict, told=told, is_mixed=is_mixed, names_storage=names_storage),
+        standing="" if verdict.is_ready else verdict.reason,
         again_s=_pause_s(verdict, claim),
     )
 
@@ -188,7 +193,7 @@ def _notices(
     notices = []
     member_of = set_of(world.device)
     if is_mixed:
-        notices.append(Notice("StorageRefused", MIXED))
+        notices.append(Notice(REFUSED, MIXED))
     if member_of and world.device_set is None:
         problem = f"EdgeDeviceSet {member_of!r} cannot be read, so the device's own storage counts"
         notices.append(Notice("SetMissing", problem))
@@ -201,7 +206,7 @@ def _notices(
     if told and names_storage:
         problem = f"external storage is not used: ObjectBucketClaim {told!r} of status.dataObc comes before it"
         notices.append(Notice("ExternalStorageUnused", problem))
-    if not verdict.is_ready and verdict.reason not in ("OBCPending", "NoStorage", "StorageRefused"):
+    if not verdict.is_ready and verdict.reason not in ("OBCPending", "NoStorage", REFUSED):
         notices.append(Notice(verdict.reason, verdict.message))
     return tuple(notices)
 
@@ -209,7 +214,7 @@ def _notices(
 def _pause_s(verdict: Verdict, claim: Object | None) -> float | None:
     if is_leaving(claim):
         return _GOING_S
-    return None if verdict.is_ready or verdict.reason in ("NoStorage", "StorageRefused") else _LOOK_AGAIN_S
+    return None if verdict.is_ready or verdict.reason in ("NoStorage", REFUSED) else _LOOK_AGAIN_S
 
 
 # A device that leaves
@@ -223,20 +228,28 @@ def _part(device: Object, world: World, rules: Rules) -> Plan:
     if claim is None or tenure_of(claim, device) is not Tenure.OWN:
         return Plan(actions=(Release(),))
     if is_leaving(claim):
-        return Plan(again_s=_GOING_S)
-    left_s = _left_s(device, world.now, rules.grace)
+        return Plan(standing=GOING, again_s=_GOING_S)
+    is_drained = _is_drained(device, world.now)
+    left_s = 0.0 if is_drained else _left_s(device, world.now, rules.grace)
     if left_s > 0:
         problem = (
             f"ObjectBucketClaim {name_of(claim)!r} stays until the device tells that all is sent, or its time is over"
         )
-        return Plan(notices=(Notice("WaitingForDrain", problem, is_warning=False),), again_s=left_s)
-    return Plan(actions=(Unclaim(name_of(claim), uid_of(claim)),), again_s=_GOING_S)
+        return Plan(notices=(Notice("WaitingForDrain", problem, is_warning=False),), standing=DRAINING, again_s=left_s)
+    going = Unclaim(name_of(claim), uid_of(claim), is_overdue=not is_drained)
+    return Plan(actions=(going,), standing=GOING, again_s=_GOING_S)
+
+
+def _is_drained(device: Object, now: datetime) -> bool:
+    """Whether it has told, after it was asked to leave, that all is sent."""
+    drained = drained_at(device)
+    return drained is not None and drained >= _asked_at(device, now)
 
 
 def _left_s(device: Object, now: datetime, grace: timedelta) -> float:
-    """How long the device may still send; 0 once it has told, after it was asked to leave, that all is sent."""
-    asked = moment(text(device, "metadata", "deletionTimestamp")) or now
-    drained = drained_at(device)
-    if drained and drained >= asked:
-        return 0.0
-    return max(0.0, (asked + grace - now).total_seconds())
+    """How long the device may still send."""
+    return max(0.0, (_asked_at(device, now) + grace - now).total_seconds())
+
+
+def _asked_at(device: Object, now: datetime) -> datetime:
+    return moment(text(device, "metadata", "deletionTimestamp")) or now

@@ -14,7 +14,7 @@ from typing import Any
 from replicator.cluster.client import Cluster
 from replicator.cluster.kinds import CLAIM, EDGE_DEVICE, EVENT
 from replicator.controlplane.operator.claims import DEVICE_VERSION, OURS
-from replicator.controlplane.operator.desired import FINALIZER
+from replicator.controlplane.operator.desired import FINALIZER, REFUSED
 from replicator.controlplane.operator.reading import Object, name_of, stamp, text, texts, uid_of
 from replicator.controlplane.operator.world import Action, Claim, Hold, Notice, Plan, Release, Unclaim
 from replicator.errors import ClusterError, Conflict, Forbidden, Invalid
@@ -38,7 +38,7 @@ async def carry_out(cluster: Cluster, device: Object, plan: Plan) -> None:
             version = await _do(cluster, device, action, version)
             log.info("storage of a device changed", device=place, operation=type(action).__name__.lower())
     except (Forbidden, Invalid) as refusal:
-        notice = Notice("StorageRefused", f"the API server refused a step for the device's storage: {refusal}")
+        notice = Notice(REFUSED, f"the API server refused a step for the device's storage: {refusal}")
         await _tell(cluster, device, [notice])
         raise
     if plan.status:

@@ -6,6 +6,7 @@ Never: a decision (`desired`), what a status says of a workload (`fleet`).
 """
 
 import asyncio
+import collections
 import contextlib
 import os
 import random
@@ -19,15 +20,16 @@ from replicator.cluster.access import Access, find
 from replicator.cluster.client import Cluster
 from replicator.cluster.kinds import CLAIM, EDGE_DEVICE, EDGE_DEVICE_SET, EDGE_WORKLOAD, Key
 from replicator.cluster.lease import Lease, Timing, held
-from replicator.controlplane.operator.desired import plan
+from replicator.controlplane.operator.desired import REFUSED, plan
 from replicator.controlplane.operator.driver import carry_out
 from replicator.controlplane.operator.fleet import Fleet
 from replicator.controlplane.operator.hearing import Hearing
 from replicator.controlplane.operator.line import Line
 from replicator.controlplane.operator.look import Look, judge_by
 from replicator.controlplane.operator.watching import watch
-from replicator.controlplane.operator.world import Plan, Rules, World
+from replicator.controlplane.operator.world import DRAINING, GOING, Plan, Rules, Unclaim, World
 from replicator.controlplane.settings import OperatorSettings
+from replicator.controlplane.storage import Reason
 from replicator.errors import ClusterError, Conflict, Forbidden, Invalid, Unreachable
 from replicator.observe import logs
 from replicator.observe.http import serve_pages
@@ -60,6 +62,8 @@ class Operator:
         self._fleet = Fleet()
         self._hearing = Hearing(self._line, self._fleet)
         self._failures: dict[Key, int] = {}
+        self._standings: dict[Key, str] = {}
+        """Of the devices where something is amiss, or that leave."""
         self.is_ready = False
 
     async def run(self) -> None:
@@ -81,6 +85,12 @@ class Operator:
         """Set the gauges, when somebody asks."""
         self._metrics.devices.set(len(self._hearing))
         self._metrics.waiting.set(len(self._line))
+        self._standings = {key: standing for key, standing in self._standings.items() if key in self._hearing}
+        counts = collections.Counter(self._standings.values())
+        for reason in (*Reason, REFUSED):
+            self._metrics.without_bucket.labels(reason).set(counts[reason])
+        for step in (DRAINING, GOING):
+            self._metrics.leaving.labels(step).set(counts[step])
 
     def _become_ready(self) -> None:
         self.is_ready = True
@@ -123,6 +133,11 @@ class Operator:
         await carry_out(self._cluster, world.device, found)
         for action in found.actions:
             self._metrics.actions.labels(type(action).__name__.lower()).inc()
+            if isinstance(action, Unclaim) and action.is_overdue:
+                self._metrics.overdue_drains.inc()
+        self._standings.pop(key, None)
+        if found.standing:
+            self._standings[key] = found.standing
         return found.again_s
 
     def _plan(self, world: World) -> Plan:

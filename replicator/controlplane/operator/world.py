@@ -46,6 +46,9 @@ class Verdict:
     message: str
 
 
+DRAINING, GOING = "draining", "going"
+"""Of a device that leaves: its claim waits until all is sent, or is on its way out."""
+
 Judge = Callable[[World], Verdict]
 """Whether the storage that is configured can be used, by the rules of what is told to devices."""
 
@@ -82,6 +85,8 @@ class Unclaim:
 
     name: str
     uid: str
+    is_overdue: bool = False
+    """The device's time is over, and nobody has told that all is sent."""
 
 
 Action = Hold | Release | Claim | Unclaim
@@ -95,5 +100,7 @@ class Plan:
     status: Mapping[str, Any] = field(default_factory=dict)
     """A merge patch of the device's status; empty when nothing changes."""
     notices: tuple[Notice, ...] = ()
+    standing: str = ""
+    """Why the device has no bucket, or how far it is with leaving (DRAINING, GOING); empty where nothing is amiss."""
     again_s: float | None = None
     """When to look again though nobody tells of a change; None is at the usual resync."""

@@ -344,9 +344,11 @@ def test_claim_goes_when_the_device_is_drained_or_its_time_is_over(replication, 
 
     if left_s:
         assert (found.actions, found.again_s) == ((), left_s)
+        assert found.standing == "draining"
         assert [(notice.reason, notice.is_warning) for notice in found.notices] == [("WaitingForDrain", False)]
     else:
-        assert found.actions == (Unclaim("camera", "claim-1"),)
+        is_overdue = not replication
+        assert (found.actions, found.standing) == ((Unclaim("camera", "claim-1", is_overdue=is_overdue),), "going")
 
 
 @pytest.mark.parametrize("found", [None, claim(), claim(STRANGER), claim(PREDECESSOR)])
