@@ -59,6 +59,8 @@ def snapshot(engine: Engine, config: ConfigView, *, is_draining: bool) -> Snapsh
         watch_limit=watch_limit(),
         targets=targets,
         link=_link_view(engine),
+        max_age_s=max_age_s,
+        free_space_floor_bytes=engine.settings.free_space_floor_bytes,
     )
 
 

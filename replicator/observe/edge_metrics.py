@@ -5,10 +5,9 @@ Labels come from closed sets: never a device, a path, a message. Names and units
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import Counter, Gauge
 
-from replicator.observe.metrics import Kind, Metric
+from replicator.observe.metrics import Exposition, Kind, Metric
 
 OUTCOMES = ("written", "same", "deferred", "refused", "failed")
 """What became of a heartbeat."""
@@ -41,8 +40,8 @@ TABLE: Mapping[str, Metric] = {
 }
 
 
-class EdgeMetrics:
-    """One attribute a row of `TABLE`, in a registry of its own."""
+class EdgeMetrics(Exposition):
+    """One attribute a row of `TABLE`."""
 
     requests: Counter
     accepted: Counter
@@ -54,19 +53,7 @@ class EdgeMetrics:
     ready: Gauge
     heard: Gauge
 
-    content_type = CONTENT_TYPE_PLAIN_0_0_4
-
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot the annotation
-        self._registry = CollectorRegistry()
-        for attribute, metric in TABLE.items():
-            made = (Counter if metric.kind is Kind.COUNTER else Gauge)(
-                metric.name, metric.help, metric.labels, registry=self._registry
-            )
-            setattr(self, attribute, made)
+        super().__init__(TABLE)
         for outcome in OUTCOMES:  # `increase()` does not see a series that begins at 1
             self.heartbeats.labels(outcome)
-
-    def render(self) -> bytes:
-        """The exposition in Prometheus' text format, to be sent as `content_type`."""
-        return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""Every metric, declared once in `TABLE`; `Metrics` holds them in a registry of its own.
+"""Every metric of a replicator, declared once in `TABLE`; `Metrics` holds them in a registry of its own.
 
 Counters and histograms are moved by the rooms that do the work, gauges are set from a status `Snapshot` when
 somebody asks. Labels come from closed sets and from the configuration: never a file name, a key or a message, so
@@ -10,7 +10,7 @@ import enum
 import math
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,6 +96,9 @@ TABLE: Mapping[str, Metric] = {
     "target_state": Metric(
         "replicator_target_state", _G, (*WHO, "state"), "1 for the state in force, 0 for the others."
     ),
+    "target_blocked": Metric(
+        "replicator_target_blocked", _G, (*WHO, "cause"), "1 while nothing of the target moves, by what is in its way."
+    ),
     "journal_rows": Metric("replicator_journal_rows", _G, WHO, "Files that both sides are known to hold."),
     "journal_bytes": Metric("replicator_journal_bytes", _G, WHO, "Bytes of those files."),
     "late_writes": Metric(
@@ -111,6 +114,9 @@ TABLE: Mapping[str, Metric] = {
     ),
     "free_bytes": Metric(
         "replicator_free_bytes", _G, ("workload",), "Free space of the file system that holds the export."
+    ),
+    "free_space_floor_bytes": Metric(
+        "replicator_free_space_floor_bytes", _G, (), "Free space that ingress leaves on the device."
     ),
     "transfers_in_flight": Metric("replicator_transfers_in_flight", _G, (), "Files being moved now."),
     "transfers_limit": Metric("replicator_transfers_limit", _G, (), "Files that may be moved at a time now."),
@@ -134,6 +140,10 @@ TABLE: Mapping[str, Metric] = {
         "replicator_config_applied_timestamp_seconds", _G, (), "When it came into force; NaN before the first."
     ),
     "ready": Metric("replicator_ready", _G, (), "1 when every target is compared and fresh, as /readyz says."),
+    "ready_max_age_seconds": Metric(
+        "replicator_ready_max_age_seconds", _G, (), "Bound of the age of pending changes and of the last sweep."
+    ),
+    "start_timestamp_seconds": Metric("replicator_start_timestamp_seconds", _G, (), "When the process started."),
     "draining": Metric("replicator_draining", _G, (), "1 after a signal to stop."),
     "build_info": Metric("replicator_build_info", _G, ("version", "python"), "Always 1."),
 }
@@ -163,7 +173,30 @@ def word(value: str) -> str:
     return value if _WORD.fullmatch(value) else "other"
 
 
-class Metrics:
+class Exposition:
+    """The metrics of one table, an attribute a row, in a registry of its own: nothing foreign is exposed with them."""
+
+    content_type = CONTENT_TYPE_PLAIN_0_0_4
+
+    def __init__(self, table: Mapping[str, Metric], *, buckets_s: Sequence[float] = BUCKETS_S) -> None:
+        # The client library would add a `_created` series to each counter and histogram: twice the series for nothing.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot the annotation
+        self._registry = CollectorRegistry()
+        for attribute, metric in table.items():
+            setattr(self, attribute, self._declare(metric, buckets_s))
+
+    def _declare(self, metric: Metric, buckets_s: Sequence[float]) -> Counter | Gauge | Histogram:
+        if metric.kind is Kind.HISTOGRAM:
+            return Histogram(metric.name, metric.help, metric.labels, registry=self._registry, buckets=buckets_s)
+        plain = Counter if metric.kind is Kind.COUNTER else Gauge
+        return plain(metric.name, metric.help, metric.labels, registry=self._registry)
+
+    def render(self) -> builtins.bytes:
+        """The exposition in Prometheus' text format, to be sent as `content_type`."""
+        return generate_latest(self._registry)
+
+
+class Metrics(Exposition):
     """One attribute a row of `TABLE`. Every method runs on the event loop, so a scrape never sees half a snapshot."""
 
     files: Counter
@@ -188,6 +221,7 @@ class Metrics:
     skipped_files: Gauge
     blocked_bytes: Gauge
     target_state: Gauge
+    target_blocked: Gauge
     journal_rows: Gauge
     journal_bytes: Gauge
     late_writes: Gauge
@@ -196,6 +230,7 @@ class Metrics:
     watcher_overflows: Counter
     watcher_degraded: Gauge
     free_bytes: Gauge
+    free_space_floor_bytes: Gauge
     transfers_in_flight: Gauge
     transfers_limit: Gauge
     bandwidth_limit: Gauge
@@ -208,30 +243,16 @@ class Metrics:
     config_generation: Gauge
     config_applied_timestamp_seconds: Gauge
     ready: Gauge
+    ready_max_age_seconds: Gauge
+    start_timestamp_seconds: Gauge
     draining: Gauge
     build_info: Gauge
 
-    content_type = CONTENT_TYPE_PLAIN_0_0_4
-
     def __init__(self) -> None:
-        # The client library would add a `_created` series to each counter and histogram: twice the series for nothing.
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library forgot the annotation
-        self._registry = CollectorRegistry()
+        super().__init__(TABLE)
         self._request_series: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
-        for attribute, metric in TABLE.items():
-            setattr(self, attribute, self._declare(metric))
         for outcome in NOTICES:  # `increase()` does not see a series that begins at 1
             self.notifications.labels(outcome)
-
-    def _declare(self, metric: Metric) -> Counter | Gauge | Histogram:
-        if metric.kind is Kind.HISTOGRAM:
-            return Histogram(metric.name, metric.help, metric.labels, registry=self._registry, buckets=BUCKETS_S)
-        plain = Counter if metric.kind is Kind.COUNTER else Gauge
-        return plain(metric.name, metric.help, metric.labels, registry=self._registry)
-
-    def render(self) -> builtins.bytes:
-        """The exposition in Prometheus' text format, to be sent as `content_type`."""
-        return generate_latest(self._registry)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Set every gauge. Series of targets that are not in the snapshot disappear."""
@@ -248,6 +269,9 @@ class Metrics:
         self.config_generation.set(snapshot.config.generation)
         self.config_applied_timestamp_seconds.set(snapshot.config.applied_ts or math.nan)
         self.ready.set(snapshot.is_ready)
+        self.ready_max_age_seconds.set(snapshot.max_age_s)
+        self.start_timestamp_seconds.set(snapshot.started_ts)
+        self.free_space_floor_bytes.set(snapshot.free_space_floor_bytes)
         self.draining.set(snapshot.is_draining)
         for view in snapshot.targets:
             self._publish_target(view)
@@ -271,6 +295,8 @@ class Metrics:
         self.sweep_interval.labels(*labels).set(view.sweep_interval_s)
         for state in State:
             self.target_state.labels(*labels, state.value).set(view.state is state)
+        if view.state is State.BLOCKED:
+            self.target_blocked.labels(*labels, word(view.cause)).set(1)
         # Two strange words may share `other`, hence inc; all were cleared before.
         for reason, number in view.failing_by_reason.items():
             self.failing_files.labels(*labels, word(reason)).inc(number)

@@ -192,6 +192,10 @@ class Snapshot:
     """inotify watches the kernel allows; None when it is not known."""
     targets: tuple[TargetView, ...]
     link: LinkView = LinkView()
+    max_age_s: float = 0.0
+    """Seconds that a change may wait, and a sweep lie back, before it is not ready."""
+    free_space_floor_bytes: int = 0
+    """What ingress leaves free on the device."""
 
 
 @functools.cache

@@ -9,11 +9,16 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from replicator.model import Direction, Prefix, Storage, Target
+from replicator.observe import edge_metrics, operator_metrics
 from replicator.observe import metrics as table
+from replicator.observe.edge_metrics import EdgeMetrics
 from replicator.observe.metrics import OUTCOMES, TABLE, WHO, Kind, Metrics, who, word
+from replicator.observe.operator_metrics import OperatorMetrics
 from replicator.observe.status import ConfigView, FailingFile, LinkView, MovingFile, SkippedFile, State, WatcherView
 
 LABELS = {*WHO, "outcome", "stage", "reason", "operation", "code", "cause", "way", "state", "version", "python"}
+LABELS |= {"route", "action", "step"}
+REGISTRIES = ((table, Metrics), (operator_metrics, OperatorMetrics), (edge_metrics, EdgeMetrics))
 
 
 def samples(metrics: Metrics) -> dict[tuple, float]:
@@ -29,30 +34,41 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 class TestTable:
     """Every metric stands in one table, in Prometheus' naming."""
 
-    def test_attributes_and_rows_are_the_same(self):
+    @pytest.fixture(params=REGISTRIES, ids=lambda pair: pair[1].__name__)
+    def pair(self, request):
+        """A table, and the class that is made of it."""
+        module, registry = request.param
+        return module.TABLE, registry
+
+    @pytest.fixture
+    def rows(self, pair):
+        return pair[0].values()
+
+    def test_attributes_and_rows_are_the_same(self, pair):
         """A typed attribute for each row, of the row's kind, and no other."""
         kinds = {Counter: Kind.COUNTER, Gauge: Kind.GAUGE, Histogram: Kind.HISTOGRAM}
-        typed = {name: kinds[hint] for name, hint in get_type_hints(Metrics).items()}
+        rows, registry = pair
+        typed = {name: kinds[hint] for name, hint in get_type_hints(registry).items() if hint in kinds}
 
-        assert typed == {name: metric.kind for name, metric in TABLE.items()}
+        assert typed == {name: metric.kind for name, metric in rows.items()}
 
-    def test_names_are_unique_prefixed_and_carry_their_unit(self):
+    def test_names_are_unique_prefixed_and_carry_their_unit(self, rows):
         """`replicator_` in front, `_total` for counters only, `_seconds` for histograms; lower case."""
-        names = [metric.name for metric in TABLE.values()]
+        names = [metric.name for metric in rows]
 
         assert len(set(names)) == len(names)
         assert all(re.fullmatch(r"replicator_[a-z][a-z0-9_]*", name) for name in names)
-        for metric in TABLE.values():
+        for metric in rows:
             assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER), metric.name
             assert metric.kind is not Kind.HISTOGRAM or metric.name.endswith("_seconds"), metric.name
 
-    def test_labels_come_from_closed_sets(self):
-        """No label could hold a file name, a key or a message."""
-        assert {label for metric in TABLE.values() for label in metric.labels} <= LABELS
+    def test_labels_come_from_closed_sets(self, rows):
+        """No label could hold a device, a file name, a key or a message."""
+        assert {label for metric in rows for label in metric.labels} <= LABELS
 
-    def test_help_says_something_in_one_line(self):
+    def test_help_says_something_in_one_line(self, rows):
         """Each help text is one sentence or more, ended, and not the name again."""
-        assert all(len(metric.help) > 8 and metric.help.endswith(".") for metric in TABLE.values())
+        assert all(len(metric.help) > 8 and metric.help.endswith(".") for metric in rows)
 
     def test_buckets_span_a_millisecond_to_ten_minutes(self):
         """An event's latency and a large file's both fall inside."""
@@ -147,9 +163,19 @@ class TestPublish:
         states = {state: value(metrics, "replicator_target_state", **labels, state=state.value) for state in State}
         assert states == {state: float(state is State.FAILING) for state in State}
 
+    def test_cause_of_a_block_is_told_while_it_lasts(self, metrics, snapshot, view):
+        """An alert can tell refused credentials from a lost directory; a target that moves has no such series."""
+        labels = dict(zip(WHO, who(view()), strict=True))
+        metrics.publish(snapshot(view(state=State.BLOCKED, cause="access-denied", reason="https://s3.example: 403")))
+        assert value(metrics, "replicator_target_blocked", **labels, cause="access-denied") == 1
+
+        metrics.publish(snapshot(view(state=State.BEHIND, pending_files=1)))
+
+        assert not any(name == "replicator_target_blocked" for name, *_ in samples(metrics))
+
     def test_process_gauges(self, metrics, snapshot):
         """Numbers of the whole process have no labels."""
-        metrics.publish(snapshot(is_draining=True, is_ready=False))
+        metrics.publish(snapshot(is_draining=True, is_ready=False, max_age_s=60.0, free_space_floor_bytes=1 << 20))
 
         expected = {
             "transfers_in_flight": 2,
@@ -160,6 +186,9 @@ class TestPublish:
             "config_generation": 1,
             "config_applied_timestamp_seconds": 1_800_000_000.0 - 300,
             "ready": 0,
+            "ready_max_age_seconds": 60,
+            "start_timestamp_seconds": 1_800_000_000.0 - 400,
+            "free_space_floor_bytes": 1 << 20,
             "draining": 1,
         }
         assert {name: value(metrics, f"replicator_{name}") for name in expected} == expected
