@@ -84,6 +84,18 @@ class LinkView:
 
 
 @dataclass(frozen=True, slots=True)
+class ThroughputView:
+    """Bytes that arrived each way of late, in spans of `span_s` seconds from the oldest on; failed attempts too."""
+
+    span_s: float = 10.0
+    last_s: float = 0.0
+    """So much of the last span is over."""
+    up: tuple[int, ...] = ()
+    """To the bucket. As long as `down`; both empty where nobody counts."""
+    down: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class WatcherView:
     """How changes are noticed. `degraded` is '' while events arrive, else one sentence; sweeps go on either way."""
 
@@ -161,6 +173,10 @@ class TargetView:
     """Free space where the files lie; None when it is not known."""
     blocked_bytes: int = 0
     """Part of `pending_bytes` that does not fit on the device."""
+    floor_bytes: int = 0
+    """Free space that stays free; 0 for egress, which needs none."""
+    quota_bytes: int = 0
+    """What `journal_bytes` may grow to; 0 is unlimited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +212,7 @@ class Snapshot:
     """Seconds that a change may wait, and a sweep lie back, before it is not ready."""
     free_space_floor_bytes: int = 0
     """What ingress leaves free on the device."""
+    throughput: ThroughputView = ThroughputView()
 
 
 @functools.cache

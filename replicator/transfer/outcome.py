@@ -16,6 +16,7 @@ from replicator.stores.lane import Lane
 from replicator.transfer.job import Job
 from replicator.transfer.limits import ByteBudget, Room
 from replicator.transfer.pace import Bandwidth, DataBudget
+from replicator.transfer.throughput import Throughput
 
 log = logs.get("transfer")
 
@@ -70,6 +71,8 @@ class Means:
     room: Room
     bandwidth: Bandwidth
     data: DataBudget
+    throughput: Throughput = field(default_factory=Throughput)
+    """Told of bytes as they arrive."""
     stopping: threading.Event = field(default_factory=threading.Event)
     turn: threading.Lock = field(default_factory=threading.Lock)
     """Held for short work at the files of a run. The interpreter runs one thread at a time anyway; whoever waits here

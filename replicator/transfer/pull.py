@@ -80,6 +80,7 @@ def pull(
                     _add(sums, block)
                     received += len(block)
                     moved(len(block))
+                    means.throughput.add("down", len(block))
     asked_s = time.monotonic() - began_s
     means.bandwidth.moved("down", received - begun_at, asked_s)
     if received != remote.size:
@@ -107,6 +108,7 @@ def pull_small(lane: Lane, relpath: str, remote: RemoteObject, *, distrusted: st
         body = b"".join(means.in_time(blocks, remote.size))
     asked_s = time.monotonic() - began_s
     means.bandwidth.moved("down", len(body), asked_s)
+    means.throughput.add("down", len(body), asked_s)
     if len(body) != remote.size:
         raise IntegrityFailed(f"{len(body)} bytes arrived of an object of {remote.size}; they were discarded")
     texts = [checksum_of([body], part_size_bytes=size) for size in part_sizes(remote) or (0,)]

@@ -96,6 +96,7 @@ def put(parcel: Parcel, loaded: Loaded) -> Pushed:
         etag = parcel.lane.objects.put(parcel.key, loaded.body, md5=loaded.md5, metadata=metadata)
     asked_s = time.monotonic() - began_s
     means.bandwidth.moved("up", len(loaded.body), asked_s)
+    means.throughput.add("up", len(loaded.body), asked_s)
     parcel.moved(len(loaded.body))
     row = parcel.row(etag, loaded.md5.hex(), part_size=0)
     return Pushed(row, moved_bytes=len(loaded.body), asked_s=asked_s)
@@ -177,7 +178,9 @@ def _push_stream(parcel: Parcel, *, part_size: int) -> Pushed:
     except ObjectMissing as exc:
         # What the store says when the library cleans up after a completion whose answer was lost.
         raise RemoteChanged("the upload is gone, perhaps because it is complete; the object is looked at") from exc
-    means.bandwidth.moved("up", parcel.size, time.monotonic() - began_s)
+    took_s = time.monotonic() - began_s
+    means.bandwidth.moved("up", parcel.size, took_s)
+    means.throughput.add("up", parcel.size, took_s)
     row = parcel.row(etag, composite_etag(digests), part_size=part_size)
     return Pushed(row, moved_bytes=parcel.size)
 

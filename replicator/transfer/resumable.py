@@ -154,7 +154,9 @@ class _Sending:
             md5 = hashlib.md5(body, usedforsecurity=False).digest()
             began_s = time.monotonic()
             etag = lane.objects.put_part(self._parcel.key, self._upload.upload_id, number, body, md5=md5)
-        means.bandwidth.moved("up", size, time.monotonic() - began_s)
+        took_s = time.monotonic() - began_s
+        means.bandwidth.moved("up", size, took_s)
+        means.throughput.add("up", size, took_s)
         part = Part(number, etag, md5)
         lane.journal.add_part(lane.number, file.relpath, part)
         self._parts[number] = part

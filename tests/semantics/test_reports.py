@@ -133,3 +133,31 @@ async def test_b9_process_that_ends_tells_how_it_left_things(device, until):
 def _quick(monkeypatch):
     """A change of state is told at once."""
     monkeypatch.setattr("replicator.heartbeat._SOONEST", 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resume_after_s", [0, 3600], ids=["recorded parts", "stream"])
+async def test_throughput_of_the_status_is_what_moved(device, witness, resume_after_s):
+    """Small files, parts, streams, ranges: each way the status sums up to the bytes that were counted."""
+    large, small = 12 * 2**20, 1000
+    device.write("out/small", b"s" * small)
+    device.write("out/large", b"l" * large)
+    await witness.put("incoming/small", b"s" * small)
+    await witness.put("incoming/large", b"l" * 2 * large)
+    async with device.running(
+        device.egress(), device.ingress(), part_size_bytes=5 * 2**20, resume_after_s=resume_after_s
+    ) as running:
+        await running.in_step()
+        seen = running.supervisor.snapshot().throughput
+
+    assert sum(seen.up) == pytest.approx(large + small, abs=60)
+    assert sum(seen.down) == pytest.approx(2 * large + small, abs=60)
+
+
+async def test_limits_of_the_device_are_told_where_they_hold(device):
+    """Quota and floor stand in the status of ingress, and not of egress, which they do not bind."""
+    targets = device.egress(quota_bytes=7), device.ingress(quota_bytes=7)
+    async with device.running(*targets, free_space_floor_bytes=5) as running:
+        views = running.view("egress"), running.view("ingress")
+
+    assert [(view.floor_bytes, view.quota_bytes) for view in views] == [(0, 0), (5, 7)]

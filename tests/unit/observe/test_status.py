@@ -14,6 +14,7 @@ from replicator.observe.status import (
     SkippedFile,
     State,
     TargetView,
+    ThroughputView,
     WatcherView,
     from_json,
     readiness,
@@ -52,6 +53,7 @@ def test_json_round_trip_is_exact(snapshot, view, full_view):
         is_ready=False,
         not_ready=("a\nb",),
         link=LinkView(up_limit=1, down_achieved=2.5, budget_bytes=3, budget_used_bytes=2, budget_relief_ts=4.5),
+        throughput=ThroughputView(last_s=1.5, up=(1, 2), down=(3, 4)),
     )
 
     wire = json.dumps(to_json(before), allow_nan=False)
@@ -88,6 +90,14 @@ def test_fields_of_a_newer_version_are_ignored(snapshot, view):
     """An older command line reads a newer server's status."""
     plain = to_json(snapshot(view()))
     plain["surprise"] = plain["targets"][0]["surprise"] = 1
+
+    assert from_json(plain) == snapshot(view())
+
+
+def test_fields_that_an_older_version_does_not_know_may_be_missing(snapshot, view):
+    """A newer command line reads an older server's status."""
+    plain = to_json(snapshot(view()))
+    del plain["throughput"], plain["targets"][0]["quota_bytes"], plain["targets"][0]["floor_bytes"]
 
     assert from_json(plain) == snapshot(view())
 
