@@ -153,29 +153,38 @@ def test_every_test_of_the_semantics_is_cited_by_its_promise():
 # Commands, settings, metrics
 
 
-def test_readme_names_every_command_and_no_other():
-    """`replicator <command>` in README.md is a command of the program, and none is left out."""
-    shown = {name for code in code_of(text_of("README.md")) for name in COMMAND.findall(code)}
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md"])
+def test_page_names_every_command_and_no_other(page):
+    """`replicator <command>` on the front page and on that of the commands is one of the program; none is left out."""
+    shown = {name for code in code_of(text_of(page)) for name in COMMAND.findall(code)}
 
     assert shown == COMMANDS
 
 
-def test_readme_names_every_exit_code():
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_commands_in_documents_exist(path):
+    """Every `replicator <command>` that a document shows as code is a command of the program."""
+    text = path.read_text(encoding="utf-8")
+
+    assert {name for code in code_of(text) for name in COMMAND.findall(code)} <= COMMANDS
+
+
+def test_every_exit_code_is_told():
     """The table of exit codes is that of the command line."""
-    shown = {int(row[0]) for row in rows_of(text_of("README.md")) if row[0].isdecimal()}
+    shown = {int(row[0]) for row in rows_of(text_of("docs/commands.md")) if row[0].isdecimal()}
     codes = {0, *(value for name, value in vars(cli).items() if name.startswith("EXIT_"))}
 
     assert shown == codes
 
 
-def test_readme_names_states_that_exist():
-    """The table of states has no state of its own, and begins with the first."""
+def test_every_state_is_told():
+    """The table of states has each of them, no other, and begins with the first."""
     heading = "| State | Meaning |"
-    table = text_of("README.md").partition(heading)[2].partition("\n\n")[0]
+    table = text_of("docs/safe.md").partition(heading)[2].partition("\n\n")[0]
     shown = [SPAN.findall(row[0])[0] for row in rows_of(table) if row[0].startswith("`")]
 
     assert shown[0] == State.STARTING
-    assert set(shown) <= {state.value for state in State}
+    assert set(shown) == {state.value for state in State}
 
 
 def unknown_settings(text: str) -> set[str]:
