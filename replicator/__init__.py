@@ -2,7 +2,7 @@
 
 THE MAP, in the order data visits the rooms:
 
-    cli          words on a command line; no logic
+    cli          words on a command line; `commands` has a function for each, and no logic
     supervisor   the running process: signals, configuration changes, drain; `once` is the same for one pass
     report       what runs -> what people see; `explain` is the same for one path
     engine       journal, queue, workers, limits and stores, and the lanes that run on them

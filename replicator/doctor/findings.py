@@ -61,11 +61,11 @@ class Finding:
         return {name: words.escape(text) for name, text in asdict(self).items()}
 
     def as_line(self) -> str:
-        """One line for people, names escaped."""
+        """One line for people; whoever prints it escapes its names."""
         about = f" {self.about}" if self.about else ""
         effect = f" -> {self.effect}" if self.effect else ""
         fix = f". {self.fix[0].upper()}{self.fix[1:]}" if self.fix else ""
-        return words.escape(f"{self.verdict:8} {self.check}{about}: {self.found}{effect}{fix}")
+        return f"{self.verdict:8} {self.check}{about}: {self.found}{effect}{fix}"
 
 
 def ok(found: str, *, effect: str = "") -> Answer:

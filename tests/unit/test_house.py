@@ -44,7 +44,6 @@ FILE_DOORS = (
     "replicator.stores.*",
     "replicator.config.*",
     "replicator.cluster.access",
-    "replicator.cli",
     "replicator.demo*",
 )
 

@@ -7,6 +7,7 @@ import pytest
 
 from replicator.doctor.findings import Answer, Check, Finding, Verdict, carry_out, ok
 from replicator.errors import AccessDenied, ConfigError, Refused
+from replicator.observe import words
 
 
 def raising(error: Exception):
@@ -95,7 +96,7 @@ def test_names_are_escaped_in_lines_and_json():
     """A name with a line break or an escape sequence neither forges a line nor drives the terminal."""
     finding = Finding("directory", "/a\nb", Verdict.WARNING, "odd \x1b[31m", "rename it", "it\nstays")
 
-    assert finding.as_line() == "warning  directory /a\\x0ab: odd \\x1b[31m -> it\\x0astays. Rename it"
+    assert words.escape(finding.as_line()) == "warning  directory /a\\x0ab: odd \\x1b[31m -> it\\x0astays. Rename it"
     assert finding.as_json() == {
         "check": "directory",
         "about": "/a\\x0ab",

@@ -1,0 +1,55 @@
+"""What commands are given: an option for every setting, from the settings' own table, and what follows from them."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from replicator.config.settings import FLAGS, Loaded, load
+from replicator.config.sources.source import Source, make_source
+from replicator.model import Target
+from replicator.observe import logs
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON with documented fields.")]
+Command = Callable[..., int | None]
+
+
+def with_settings(command: Command) -> Command:
+    """Give a command, whose first parameter is `loaded`, an option for every setting."""
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        given = {flag.name: arguments.pop(flag.name) for flag in FLAGS}
+        loaded = load({name: value for name, value in given.items() if value is not None}, os.environ)
+        logs.configure(level=loaded.settings.log_level, format=loaded.settings.log_format)
+        raise typer.Exit(command(loaded, **arguments) or 0)
+
+    own = list(inspect.signature(command).parameters.values())[1:]
+    options = [
+        inspect.Parameter(
+            flag.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None,
+                typer.Option(flag.option, help=f"{flag.help} [default: {flag.default or 'empty'}]", metavar="VALUE"),
+            ],
+        )
+        for flag in FLAGS
+    ]
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    run.__signature__ = inspect.Signature([*keyword_only, *options])  # type: ignore[attr-defined]
+    return run
+
+
+def source_of(loaded: Loaded) -> Source:
+    """Where workloads and storage come from."""
+    return make_source(loaded.settings, os.environ, origins=loaded.origins)
+
+
+def targets_of(loaded: Loaded) -> tuple[Target, ...]:
+    """The targets of this moment. Raises ConfigError."""
+    return source_of(loaded).read()

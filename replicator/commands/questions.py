@@ -1,0 +1,111 @@
+"""Commands that may be asked beside a running replicator: `status`, `explain`, `doctor`, `targets`, `settings`."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from replicator.commands.exits import Exit
+from replicator.commands.options import Json, targets_of, with_settings
+from replicator.commands.terminal import print_json, say, show
+from replicator.config.settings import FLAGS, Loaded, text_of
+
+
+@with_settings
+def status(loaded: Loaded, as_json: Json = False) -> int:  # noqa: FBT002
+    """Ask the running replicator: is the data safe, and if not, why. Exit code 0 when it is in step."""
+    from replicator.observe.http import fetch_status
+    from replicator.observe.render import render_status
+    from replicator.observe.status import State, to_json
+
+    snapshot = asyncio.run(fetch_status(loaded.settings.http_listen))
+    if as_json:
+        print_json(to_json(snapshot))
+    else:
+        show(render_status(snapshot))
+    return Exit.DONE if all(view.state is State.IN_STEP for view in snapshot.targets) else Exit.SOME_FAILING
+
+
+@with_settings
+def explain(
+    loaded: Loaded,
+    path: Annotated[str, typer.Argument(help="A path on the device or beneath its export, or an object key.")],
+    as_json: Json = False,  # noqa: FBT002
+) -> int:
+    """Ask the running replicator about one file: where it stands, and why. Exit code 0 when it needs nothing."""
+    from replicator.observe.explanation import Verdict, to_json
+    from replicator.observe.http import fetch_explanation
+    from replicator.observe.render_explanation import render_explanation
+
+    explanation = asyncio.run(fetch_explanation(loaded.settings.http_listen, path))
+    if explanation.verdict is Verdict.UNKNOWN and not path.startswith(("/", "s3://")):  # as the shell completes it
+        explanation = asyncio.run(fetch_explanation(loaded.settings.http_listen, str(Path.cwd() / path)))
+    if as_json:
+        print_json(to_json(explanation))
+    else:
+        show(render_explanation(explanation))
+    if explanation.verdict is Verdict.UNKNOWN:
+        return Exit.FAILED
+    return Exit.DONE if explanation.verdict in (Verdict.IN_STEP, Verdict.LEFT_OUT) else Exit.SOME_FAILING
+
+
+@with_settings
+def doctor(
+    loaded: Loaded,
+    write: Annotated[bool, typer.Option("--write", help="Try the store with objects, and remove them again.")] = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
+) -> int:
+    """Look at this device and at the endpoint, and say what stands in the way; runs beside a running replicator."""
+    from replicator.doctor.examination import CONFIGURATION, examine
+    from replicator.doctor.findings import Verdict
+
+    findings = []
+    for finding in examine(loaded.settings, lambda: targets_of(loaded), is_writing=write):
+        findings.append(finding)
+        if not as_json:
+            say(finding.as_line())
+    bad = [finding for finding in findings if finding.verdict is Verdict.FAILED]
+    if as_json:
+        print_json([finding.as_json() for finding in findings])
+    if any(finding.check == CONFIGURATION for finding in bad):
+        return Exit.CONFIG
+    return Exit.FAILED if bad else Exit.DONE
+
+
+@with_settings
+def targets(loaded: Loaded, as_json: Json = False) -> None:  # noqa: FBT002
+    """Print what is mapped to what, and where each mapping came from."""
+    from replicator.report import path_of, url_of
+
+    rows = [
+        {
+            "id": target.id,
+            "direction": str(target.direction),
+            "path": path_of(target),
+            "url": url_of(target),
+            "endpoint": target.storage.endpoint,
+            "storage": target.storage.origin,
+            "origin": target.origin,
+        }
+        for target in targets_of(loaded)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        arrow = "->" if row["direction"] == "egress" else "<-"
+        say(f"{row['path']} {arrow} {row['url']} at {row['endpoint']}")
+        say(f"    {row['id']}, from {row['origin']}; storage from {row['storage']}")
+
+
+@with_settings
+def settings(loaded: Loaded, as_json: Json = False) -> None:  # noqa: FBT002
+    """Print the settings in force and where each came from, secrets masked."""
+    values = {flag.name: text_of(getattr(loaded.settings, flag.name)) for flag in FLAGS}
+    if as_json:
+        print_json({name: {"value": value, "origin": loaded.origins[name]} for name, value in values.items()})
+        return
+    width = max(map(len, values))
+    for name, value in values.items():
+        say(f"{name:{width}}  {value}  ({loaded.origins[name]})")
