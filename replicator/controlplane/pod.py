@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from replicator.config.manifests import EdgeWorkload, Manifest
 from replicator.config.settings import Settings
 from replicator.config.targets import WorkloadPaths, build
-from replicator.controlplane.sidecar import NAME, VOLUMES_DIR, Form, Kept, Sidecar
+from replicator.controlplane.sidecar import NAME, TMP, VOLUMES_DIR, Form, Kept, Sidecar
 from replicator.errors import ConfigError
 from replicator.model import Storage
 
@@ -74,7 +74,7 @@ def render(workload: EdgeWorkload, *, place: Place, sidecar: Sidecar | None, dev
             container["env"] = [*(container.get("env") or []), {"name": "DEVICE_ID", "value": device}]
     spec["volumes"] = [*(spec.get("volumes") or []), {"name": volume, **place.export(name)}]
     if sidecar:
-        _add_sidecar(spec, workload, sidecar=sidecar, place=place, export=volume)
+        add_sidecar(spec, workload, sidecar=sidecar, place=place, export=volume)
     metadata: dict[str, Any] = {"name": name}
     if workload.metadata.namespace:
         metadata["namespace"] = workload.metadata.namespace
@@ -131,23 +131,46 @@ def _check(workload: EdgeWorkload, spec: dict[str, Any], *, has_sidecar: bool) -
         raise ConfigError(where=where, problem="is missing", fix="Describe at least one container")
     for number, container in enumerate(containers):
         where = f"{workload.where}: spec.pod.spec.containers[{number}]"
-        if has_sidecar and container.get("name") == NAME:
-            raise ConfigError(where=f"{where}.name", problem=f"is {NAME!r}, the sidecar's", fix="Name it otherwise")
         for mount in container.get("volumeMounts") or []:
             if isinstance(mount, dict) and PurePosixPath(str(mount.get("mountPath"))) == PurePosixPath(EXPORT):
                 problem = f"mounts {EXPORT}, which every container gets by itself"
                 raise ConfigError(where=f"{where}.volumeMounts", problem=problem, fix="Take it out")
 
 
-def _add_sidecar(spec: dict[str, Any], workload: EdgeWorkload, *, sidecar: Sidecar, place: Place, export: str) -> None:
+def _check_names(spec: dict[str, Any], workload: EdgeWorkload, volumes: Sequence[str]) -> None:
+    """Raises ConfigError where something of the workload's own is called as something of the sidecar's."""
+    own = {
+        "containers": {NAME},
+        "initContainers": {NAME},
+        "volumes": set(volumes),
+    }
+    for field, names in own.items():
+        for number, one in enumerate(spec.get(field) or ()):
+            if isinstance(one, dict) and one.get("name") in names:
+                where = f"{workload.where}: spec.pod.spec.{field}[{number}].name"
+                raise ConfigError(where=where, problem=f"is {one['name']!r}, the sidecar's", fix="Name it otherwise")
+
+
+def add_sidecar(
+    spec: dict[str, Any], workload: EdgeWorkload, *, sidecar: Sidecar, place: Place, export: str = ""
+) -> None:
+    """Put the sidecar into the spec of the workload's Pod. `export` is the volume; '' where others mount it.
+
+    Raises ConfigError when the workload claims a name that is the sidecar's.
+    """
     name = workload.metadata.name
     state = volume_name("replicator", name)
+    _check_names(spec, workload, [state, TMP])
     made = sidecar.container(workload=name, data=workload.spec.data, export=export, state=state)
     if sidecar.form is Form.NATIVE:
         spec["initContainers"] = [made, *(spec.get("initContainers") or [])]
     else:
         spec["containers"].append(made)
-    spec["volumes"] += [{"name": state, **place.state(name)}, {"name": "replicator-tmp", "emptyDir": {}}]
+    spec["volumes"] = [
+        *(spec.get("volumes") or []),
+        {"name": state, **place.state(name)},
+        {"name": TMP, "emptyDir": {}},
+    ]
     own_s = spec.get("terminationGracePeriodSeconds")
     spec["terminationGracePeriodSeconds"] = max(own_s if isinstance(own_s, int) else 0, sidecar.grace_s)
     if sidecar.has_own_volume and sidecar.form is Form.NATIVE:

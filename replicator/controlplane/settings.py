@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from replicator.config.fields import Count, ListenAddress, LogLevel, Number, PemFile
 from replicator.config.shapes import Shape, did_you_mean, explain
 from replicator.controlplane import storage
+from replicator.controlplane.sidecar import VOLUMES_DIR
 from replicator.errors import ConfigError
 
 PREFIX = "REPLICATOR_CONTROL_"
@@ -116,8 +117,20 @@ class EdgeApiSettings(ControlSettings):
     """Seconds until a Secret or ConfigMap without the watched label is asked for again."""
     edge_watched_labels: str = "bucket-provisioner"
     """Label selector of the Secrets and ConfigMaps that are watched, the one of claims' provisioners; empty: none."""
+    sidecar: Literal["off", "container"] = "off"
+    """For workloads without the annotation: whether replicator stands in their Pods, instead of their data paths."""
+    sidecar_image: str = ""
+    """Its image, as devices pull it; without one there are no sidecars."""
+    sidecar_volumes_dir: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_-][^/]*)+$")] = VOLUMES_DIR
+    """Where devices keep exports, a directory a workload; journals of sidecars are kept beside it."""
     edge_drain_s: Number = Field(default=5.0, ge=0, le=300)
     """Seconds after SIGTERM in which connections are still taken, until every balancer knows."""
+
+    @model_validator(mode="after")
+    def _has_an_image(self) -> Self:
+        if self.sidecar != "off" and not self.sidecar_image:
+            raise ValueError("sidecar needs sidecar_image")
+        return self
 
 
 _Settings = TypeVar("_Settings", bound=ControlSettings)

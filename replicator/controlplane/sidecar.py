@@ -2,7 +2,8 @@
 
 `native` is an init container that restarts for ever (Kubernetes 1.29): it starts before the workload and is stopped
 after it, so the last file is still sent. `container` stands beside the others, for older clusters and for podman,
-which runs no init container for ever and leaves probes of the kubelet's kind to programs in the image.
+which runs no init container for ever and leaves probes of the kubelet's kind to programs in the image. podman does not
+know `envFrom.prefix`: there the bucket's words come without one, which `run` takes for external storage.
 The drain is the answer to SIGTERM. There is no preStop hook: it would run before the workload has stopped.
 Source: Kubernetes, "Sidecar Containers"; podman-kube-play(1), the fields that it supports.
 """
@@ -35,6 +36,8 @@ VOLUMES_DIR = "/var/local/yggdrasil/device/volumes"
 """Where Flotta's agent keeps the exports of a device's workloads."""
 NAME = "replicator"
 STATE_DIR = "/var/lib/replicator"
+TMP = "replicator-tmp"
+"""Its volume for temporary files."""
 PORT = 9477
 USER = 65532
 """The image's own user, who fits where the volume is made for him."""
@@ -77,7 +80,7 @@ class Sidecar:
     """The export is a volume of the Pod (emptyDir) and belongs to whom the Pod says; else a directory of the host."""
 
     def container(self, *, workload: str, data: DataSpec, export: str, state: str) -> dict[str, Any]:
-        """The container; `export` and `state` are names of volumes."""
+        """The container; `export` and `state` are names of volumes, no `export` where others mount it."""
         made: dict[str, Any] = {"name": NAME, "image": self.image}
         if self.form is Form.NATIVE:
             made["restartPolicy"] = "Always"
@@ -94,11 +97,8 @@ class Sidecar:
             made |= _probes()
         made["resources"] = {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
         made["securityContext"] = self._posture()
-        made["volumeMounts"] = [
-            {"name": export, "mountPath": "/export"},
-            {"name": state, "mountPath": STATE_DIR},
-            {"name": "replicator-tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
-        ]
+        mounts = {export: "/export", state: STATE_DIR, TMP: "/tmp"}  # noqa: S108 - the container's own
+        made["volumeMounts"] = [{"name": name, "mountPath": path} for name, path in mounts.items() if name]
         return made
 
     def _environment(self, *, workload: str, data: DataSpec) -> Iterator[tuple[str, str]]:

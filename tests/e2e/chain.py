@@ -43,7 +43,7 @@ class Edge:
 
 
 @contextlib.asynccontextmanager
-async def edge_api(command: Any, cluster: ApiServer, home: Path, *, until: Any) -> AsyncIterator[Edge]:
+async def edge_api(command: Any, cluster: ApiServer, home: Path, *, until: Any, **settings: str) -> AsyncIterator[Edge]:
     """`replicator edge-api` before a cluster, stopped as its Deployment stops it; its log tells no key."""
     pki = Pki.at(home)
     port, http_port = free_port(), free_port()
@@ -54,6 +54,7 @@ async def edge_api(command: Any, cluster: ApiServer, home: Path, *, until: Any) 
         "ca_secret": "",
         "log_level": "debug",
         **{name: str(path) for name, path in pki.settings().items()},
+        **settings,
     }
     process = await command.start(
         "edge-api",

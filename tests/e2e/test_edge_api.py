@@ -5,9 +5,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.agent import container_in, environment, pod_on_device
 from tests.apiserver.server import ApiServer
 from tests.e2e.chain import edge_api
-from tests.edge import b64, config_map, device, secret, workload
+from tests.edge import asked_until, b64, config_map, device, secret, workload
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]  # two processes have to start
 
@@ -80,3 +81,37 @@ async def test_files_move_until_the_device_leaves_and_has_drained(on_device, clu
 
 async def not_of(service, direction) -> bool:
     return await service.target(direction) is None
+
+
+async def test_sidecar_of_a_message_moves_files_as_podman_starts_it(bare, cluster, witness, until, tmp_path):
+    """From the message over mutual TLS to a process that has nothing but its container's words: both ways, and no data.
+
+    Only what a device gives otherwise is put in its place: the directories of its mounts, and a bucket without TLS.
+    """
+    words = {"sidecar": "container", "sidecar_image": "registry.example/replicator:1"}
+    async with edge_api(bare, cluster, tmp_path / "edge", until=until, **words) as edge:
+        asking = edge.pki.device("gateway-7", unit="fleet")
+        asking.port = edge.port
+        content = (await asked_until(asking, lambda said: said.status == 200)).content
+        asking.hang_up()
+    assert ["data" in one for one in content["workloads"]] == [False]
+    pod = pod_on_device(content, volumes_dir=str(tmp_path / "volumes"))
+    sidecar = container_in(pod)
+    assert sidecar["image"] == "registry.example/replicator:1"
+    hosts = {one["name"]: one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
+    mounts = {one["mountPath"]: hosts.get(one["name"]) for one in sidecar["volumeMounts"]}
+    assert mounts.keys() == {"/export", "/var/lib/replicator", "/tmp"}
+    (tmp_path / "volumes/os-stats/stats").mkdir(parents=True)
+    (tmp_path / "volumes/os-stats/stats/cpu").write_text("7")
+    await witness.put("remote/data/model", b"weights")
+
+    bare.env = environment(content, sidecar) | {
+        "REPLICATOR_EXPORT_DIR": mounts["/export"],
+        "REPLICATOR_STATE_DIR": str(tmp_path / "journal"),
+        "REPLICATOR_S3_SCHEME": "http",
+    }
+    async with bare.running() as service:
+        await until(service.is_in_step, within_s=30)
+
+    assert await witness.get("statistics/cpu") == b"7"
+    assert (tmp_path / "volumes/os-stats/download/model").read_bytes() == b"weights"

@@ -21,6 +21,7 @@ from replicator.controlplane.edge_api import messages
 from replicator.controlplane.edge_api.cache import Renderings
 from replicator.controlplane.edge_api.heartbeat import Heartbeat, Heartbeats
 from replicator.controlplane.edge_api.rate import Rates
+from replicator.controlplane.edge_api.sidecars import Rules as Sidecars
 from replicator.controlplane.edge_api.tls import REGISTRANT, Peer
 from replicator.controlplane.edge_api.world import World
 from replicator.controlplane.settings import EdgeApiSettings
@@ -45,7 +46,8 @@ class EdgeApi:
     def __init__(self, cluster: Cluster, world: World, settings: EdgeApiSettings, metrics: EdgeMetrics) -> None:
         self._world, self._metrics, self._namespace = world, metrics, settings.namespace
         world.devices.on_change = self._device_changed
-        self._renderings = Renderings(world, settings.rules, metrics)
+        sidecars = Sidecars(settings.sidecar, settings.sidecar_image, settings.sidecar_volumes_dir)
+        self._renderings = Renderings(world, settings.rules, sidecars, metrics)
         self.heartbeats = Heartbeats(cluster, metrics)
         self._rates = Rates(settings.edge_rate, settings.edge_burst)
         self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])

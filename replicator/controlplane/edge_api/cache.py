@@ -23,6 +23,8 @@ from replicator.cluster.kinds import (
     version_of,
 )
 from replicator.controlplane.edge_api.messages import Contents, Rendering, references, render
+from replicator.controlplane.edge_api.sidecars import Rules as Sidecars
+from replicator.controlplane.edge_api.sidecars import with_sidecars
 from replicator.controlplane.edge_api.world import World, mark_of
 from replicator.controlplane.storage import Bucket, Places, Reason, Rules, bucket_of, places, set_of
 from replicator.errors import ConfigError
@@ -47,8 +49,8 @@ class _Kept:
 class Renderings:
     """The message of each device as of now."""
 
-    def __init__(self, world: World, rules: Rules, metrics: EdgeMetrics) -> None:
-        self._world, self._rules, self._metrics = world, rules, metrics
+    def __init__(self, world: World, rules: Rules, sidecars: Sidecars, metrics: EdgeMetrics) -> None:
+        self._world, self._rules, self._sidecars, self._metrics = world, rules, sidecars, metrics
         self._kept: dict[Key, _Kept] = {}
 
     async def of(self, device: Object) -> Rendering:
@@ -98,7 +100,7 @@ class Renderings:
         )
         self._metrics.renderings.inc()
         try:
-            kept.outcome = render(contents)
+            kept.outcome = render(with_sidecars(contents, self._sidecars))
         except ConfigError as exc:
             _log.warning("device keeps what it was told", device=f"{namespace}/{name}", error=exc)
             kept.outcome = exc

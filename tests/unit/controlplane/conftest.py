@@ -64,6 +64,7 @@ async def start(cluster, pki) -> AsyncIterator[Start]:
                 "edge_rate": 1e6,
                 "edge_reread_s": 0.05,
                 "ca_secret": "",
+                "sidecar_image": "replicator:1",
                 **pki.settings(),
             }
             made = EdgeApiSettings.model_validate(words | settings)

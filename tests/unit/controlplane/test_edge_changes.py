@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from replicator.controlplane.edge_api.sidecars import ANNOTATION
 from tests.certificates import issue
 from tests.edge import asked_until, b64, config_map, device, made, secret, workload
 from tests.waiting import eventually
@@ -86,6 +87,12 @@ CHANGES = {
         nothing,
         lambda c: c.edit(
             "edgeworkloads", "fleet", "os-stats", {"spec": {"deviceSelector": {"matchLabels": {"dc": "away"}}}}
+        ),
+    ),
+    "sidecar of the workload": (
+        nothing,
+        lambda c: c.edit(
+            "edgeworkloads", "fleet", "os-stats", {"metadata": {"annotations": {ANNOTATION: "container"}}}
         ),
     ),
     "annotations of the workload": (

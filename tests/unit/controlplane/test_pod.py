@@ -226,7 +226,10 @@ def test_volume_of_the_pod_belongs_to_the_sidecars_group():
     ("bucket", "prefix"), [(Bucket("c", "c", is_claim=True), "OBC_"), (Bucket("m", "s", is_claim=False), "EXTERNAL_")]
 )
 def test_sidecar_finds_mappings_and_bucket(bucket, prefix):
-    """With its variables and the words of ConfigMap and Secret, replicator serves exactly the workload's paths."""
+    """With its variables and the words of ConfigMap and Secret, replicator serves exactly the workload's paths.
+
+    Also where podman passes over the prefix.
+    """
     text = OS_STATS.replace("target: statistics", "target: 'a=b, c'")
     made = sidecar(bucket=bucket)
 
@@ -238,10 +241,11 @@ def test_sidecar_finds_mappings_and_bucket(bucket, prefix):
         {"prefix": prefix, "secretRef": {"name": bucket.secret}},
     ]
     words = {"BUCKET_HOST": "s3", "BUCKET_NAME": "b", "AWS_ACCESS_KEY_ID": "i", "AWS_SECRET_ACCESS_KEY": "s"}
-    environ = environment_in(pod) | {prefix + word: text for word, text in words.items()}
-    (target,) = EnvSource(load({}, environ).settings, environ).read()
-    assert (target.workload, target.root, target.subdir) == ("os-stats", "/export", "stats")
-    assert str(target.prefix) == "a=b, c/"
+    for before in (prefix, ""):
+        environ = environment_in(pod) | {before + word: text for word, text in words.items()}
+        (target,) = EnvSource(load({}, environ).settings, environ).read()
+        assert (target.workload, target.root, target.subdir) == ("os-stats", "/export", "stats")
+        assert (str(target.prefix), target.storage.bucket) == ("a=b, c/", "b")
 
 
 def test_generated_sidecar_agrees_with_the_sample():

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from replicator.config.settings import text_of
+from replicator.controlplane.edge_api.sidecars import ANNOTATION, CONTAINER, OFF
 from replicator.controlplane.operator.desired import MIXED
 from replicator.controlplane.operator.main import KINDS
 from replicator.controlplane.settings import EdgeApiSettings, OperatorSettings, load
@@ -89,6 +90,15 @@ def test_refusal_of_the_policy_is_that_of_the_operator():
     policy = one("kubernetes/admission.yaml", "ValidatingAdmissionPolicy", "replicator-storage")
 
     assert [rule["message"] for rule in policy["spec"]["validations"]] == [MIXED.replace("\n", " ")]
+
+
+def test_policy_knows_the_words_that_the_server_knows():
+    """Admission lets through what a message can be made of, and nothing else."""
+    policy = one("kubernetes/admission.yaml", "ValidatingAdmissionPolicy", "replicator-sidecar")
+    (rule,) = policy["spec"]["validations"]
+
+    assert rule["expression"].endswith(f"object.metadata.annotations['{ANNOTATION}'] in ['{OFF}', '{CONTAINER}']")
+    assert rule["message"].startswith(f"annotation {ANNOTATION}: is neither '{OFF}' nor '{CONTAINER}'")
 
 
 def test_policies_are_bound_and_match_requests():
