@@ -90,6 +90,8 @@ class OperatorSettings(ControlSettings):
     """Devices that are looked at at the same time."""
     resync_s: Number = Field(default=600.0, ge=1, le=86400)
     """Seconds within which every device is looked at again, though nobody told of a change."""
+    tell_s: Number = Field(default=60.0, ge=1, le=86400)
+    """Seconds between two looks at what the statuses of EdgeWorkloads should say."""
 
 
 class EdgeApiSettings(ControlSettings):

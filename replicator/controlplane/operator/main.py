@@ -37,8 +37,6 @@ from replicator.observe.operator_metrics import OperatorMetrics
 from replicator.observe.request import Answer
 
 KINDS = (EDGE_DEVICE, EDGE_DEVICE_SET, CLAIM, EDGE_WORKLOAD)
-TELL_S = 60.0
-"""Between two looks at what is to be told of the workloads."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 300.0
 _USUAL_CONFLICTS = 3
@@ -157,7 +155,7 @@ class Operator:
 
     async def _tell_workloads(self) -> None:
         while True:
-            await asyncio.sleep(TELL_S)
+            await asyncio.sleep(self._settings.tell_s)
             await self.tell_workloads()
 
     async def tell_workloads(self) -> None:

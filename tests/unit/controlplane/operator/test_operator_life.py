@@ -1,9 +1,5 @@
 """A device's whole life beside a provisioner that makes and takes down real buckets: nothing is left of it."""
 
-import asyncio
-import base64
-import contextlib
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,79 +8,16 @@ import yaml
 from pydantic import SecretStr
 
 from replicator.cluster.client import Cluster
-from replicator.cluster.kinds import CLAIM, CONFIG_MAP, SECRET, Key, Object
-from replicator.cluster.mirror import Mirror
-from replicator.controlplane.operator.reading import is_leaving, text
+from tests.provisioner import Provisioner, running
 
 OPERATOR = Path(__file__).parents[4] / "config" / "kubernetes" / "operator.yaml"
-HOLD = "objectbucket.io/finalizer"
-
-
-class Provisioner:
-    """What lib-bucket-provisioner does, with S3 behind it: Secret, ConfigMap, bucket, phase; and all of it back."""
-
-    def __init__(self, cluster: Cluster, s3, *, reclaims: bool = True) -> None:
-        self.cluster = cluster
-        self.s3 = s3
-        self.reclaims = reclaims
-        self.hints: asyncio.Queue[Key] = asyncio.Queue()
-        self.mirror = Mirror(cluster, CLAIM, on_change=lambda key, _old, _new: self.hints.put_nowait(key))
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.mirror.run())
-            while True:
-                key = await self.hints.get()
-                claim = await self.cluster.get(CLAIM, *key)
-                if claim and is_leaving(claim):
-                    await self.take_down(*key, claim)
-                elif claim and text(claim, "status", "phase") != "Bound":
-                    await self.provision(*key, claim)
-
-    async def provision(self, namespace: str, name: str, claim: Object) -> None:
-        bucket = f"{claim['spec']['generateBucketName'][:26]}-{uuid.uuid4()}"
-        await self.cluster.patch(CLAIM, namespace, name, {"metadata": {"finalizers": [HOLD]}})
-        await self.cluster.patch(CLAIM, namespace, name, {"spec": {"bucketName": bucket}})
-        await asyncio.to_thread(self.s3.create_bucket, Bucket=bucket)
-        meta = {"name": name, "namespace": namespace, "finalizers": [HOLD], "labels": {"bucket-provisioner": "test"}}
-        keys = {"AWS_ACCESS_KEY_ID": "testing-id", "AWS_SECRET_ACCESS_KEY": "testing-key"}
-        secret = {word: base64.b64encode(value.encode()).decode() for word, value in keys.items()}
-        words = {"BUCKET_NAME": bucket, "BUCKET_HOST": "s3.storage.svc", "BUCKET_PORT": "443", "BUCKET_REGION": ""}
-        for kind, content in ((SECRET, secret), (CONFIG_MAP, words)):
-            made = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta, "data": content}
-            await self.cluster.create(kind, made)
-        await self.cluster.patch(CLAIM, namespace, name, {"spec": {"objectBucketName": f"obc-{namespace}-{name}"}})
-        await self.cluster.patch(CLAIM, namespace, name, {"status": {"phase": "Bound"}}, subresource="status")
-
-    async def take_down(self, namespace: str, name: str, claim: Object) -> None:
-        if self.reclaims:
-            await asyncio.to_thread(self.purge, claim["spec"]["bucketName"])
-        for kind in (SECRET, CONFIG_MAP):
-            await self.cluster.delete(kind, namespace, name)
-            await self.cluster.patch(kind, namespace, name, {"metadata": {"finalizers": None}})
-        await self.cluster.patch(CLAIM, namespace, name, {"metadata": {"finalizers": None}})
-
-    def purge(self, bucket: str) -> None:
-        for one in self.s3.list_objects_v2(Bucket=bucket).get("Contents", ()):
-            self.s3.delete_object(Bucket=bucket, Key=one["Key"])
-        self.s3.delete_bucket(Bucket=bucket)
-
-    def buckets(self) -> set[str]:
-        """Those of the device `camera`."""
-        return {one["Name"] for one in self.s3.list_buckets()["Buckets"] if one["Name"].startswith("camera-")}
 
 
 @pytest.fixture
 async def provisioner(site, witness) -> AsyncIterator[Provisioner]:
-    async with Cluster(site.server.access(fixed_token=SecretStr("provisioner"))) as cluster:
-        one = Provisioner(cluster, witness.client)
-        task = asyncio.create_task(one.run())
+    access = site.server.access(fixed_token=SecretStr("provisioner"))
+    async with Cluster(access) as cluster, running(Provisioner(cluster, witness.client)) as one:
         yield one
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        for bucket in one.buckets():
-            await asyncio.to_thread(one.purge, bucket)
 
 
 def rights() -> set[tuple[str, str]]:
