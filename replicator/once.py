@@ -16,9 +16,11 @@ from replicator.engine import Engine
 from replicator.model import Action, Hint, RemoteObject, Target
 from replicator.observe.metrics import Metrics
 from replicator.observe.status import ConfigView, Snapshot
+from replicator.observe.tally import Tally
 from replicator.reconcile.classify import classify_egress, classify_ingress
 from replicator.stores.files.export import ignore_lease_signals
 from replicator.stores.lane import Lane
+from replicator.transfer.job import Job
 
 _ATTEMPTS = 4
 """A path or an endpoint that failed this often in one pass is reported and left to the next."""
@@ -40,8 +42,11 @@ class Step:
     size: int
 
 
-async def sync(settings: Settings, targets: tuple[Target, ...]) -> Snapshot:
-    """Bring all targets in step once; the snapshot tells what came of it. Raises ConfigError or JournalError."""
+async def sync(settings: Settings, targets: tuple[Target, ...], *, tally: Tally | None = None) -> Snapshot:
+    """Bring all targets in step once; the snapshot tells what came of it. Raises ConfigError or JournalError.
+
+    `tally` is kept up to date meanwhile, as well as that is known: sweeps find more as they go.
+    """
     ignore_lease_signals()
     settings = settings.model_copy(update=_PACE)
     config = ConfigView(source=settings.source, generation=1, valid=True, applied_ts=time.time())
@@ -49,7 +54,7 @@ async def sync(settings: Settings, targets: tuple[Target, ...]) -> Snapshot:
         working = asyncio.create_task(engine.workers.run(), name="workers")
         try:
             patrols = [await engine.open(target) for target in targets]
-            pass_over = asyncio.create_task(_pass(engine, patrols), name="pass")
+            pass_over = asyncio.create_task(_pass(engine, patrols, tally or Tally()), name="pass")
             await asyncio.wait({working, pass_over}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 await working
@@ -60,17 +65,28 @@ async def sync(settings: Settings, targets: tuple[Target, ...]) -> Snapshot:
             await asyncio.gather(working, return_exceptions=True)
 
 
-async def _pass(engine: Engine, patrols: list[Patrol]) -> None:
+async def _pass(engine: Engine, patrols: list[Patrol], tally: Tally) -> None:
     await asyncio.gather(*map(_sweep, patrols))
-    while any(
-        job.attempts < _ATTEMPTS and engine.gate(job.lane.target).failures < _ATTEMPTS for job in engine.queue.jobs()
-    ):
+    while any(_is_worth_waiting(engine, job) for job in _counted(engine, tally)):
         with contextlib.suppress(TimeoutError):  # a look at every job is dear, one at their number is not
             await asyncio.wait_for(engine.queue.wait_until(at_most=0), _LOOK_S)
     for patrol in patrols:
         engine.publisher.wake(patrol.lane)
     while any(engine.publisher.is_busy(patrol.lane) for patrol in patrols):  # noqa: ASYNC110 - a thread publishes
         await asyncio.sleep(_POLL_S)
+
+
+def _is_worth_waiting(engine: Engine, job: Job) -> bool:
+    return job.attempts < _ATTEMPTS and engine.gate(job.lane.target).failures < _ATTEMPTS
+
+
+def _counted(engine: Engine, tally: Tally) -> list[Job]:
+    """The jobs that are left; what they are and what has moved stands in the tally then."""
+    jobs, moved = engine.queue.jobs(), engine.settling.moved
+    under_way = sum(job.moved_bytes for job in jobs)
+    tally.files, tally.size_bytes = moved.files, moved.size_bytes + under_way
+    tally.expect(files=moved.files + len(jobs), size_bytes=moved.size_bytes + sum(job.size for job in jobs))
+    return jobs
 
 
 async def _sweep(patrol: Patrol) -> None:

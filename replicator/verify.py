@@ -7,7 +7,8 @@ egress: files removed on the device stay in the bucket.
 """
 
 import asyncio
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from replicator.engine import Engine
 from replicator.errors import KeyUnsafe, LeftOut, ObjectMissing, Refused, RemoteChanged, SourceChanged
 from replicator.model import LocalFile, RemoteObject, Row, Target
 from replicator.observe.metrics import Metrics
+from replicator.observe.tally import Tally
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import check_size, is_marker, key_of, relpath_of
 from replicator.reconcile.march import march
@@ -42,22 +44,33 @@ class Comparison:
     differences: list[Difference] = field(default_factory=list)
 
 
-async def verify(settings: Settings, targets: tuple[Target, ...], *, is_deep: bool = False) -> list[Comparison]:
-    """Compare every target. Raises TransferError when a bucket cannot be listed, or, looking deep, be read."""
+async def verify(
+    settings: Settings, targets: tuple[Target, ...], *, is_deep: bool = False, tally: Tally | None = None
+) -> list[Comparison]:
+    """Compare every target. Raises TransferError when a bucket cannot be listed, or, looking deep, be read.
+
+    `tally` counts the files and bytes that were compared.
+    """
     async with Engine(settings, Metrics()) as engine:
         # All are open before the first is compared: egress knows the files of ingress by the lanes beside it.
         patrols = [await engine.open(target) for target in targets]
-        return [await asyncio.to_thread(_compare, patrol.lane, is_deep=is_deep) for patrol in patrols]
+        compare = functools.partial(_compare, is_deep=is_deep, tally=tally or Tally())
+        return [await asyncio.to_thread(compare, patrol.lane) for patrol in patrols]
 
 
 _DEEP_THREADS = 4
 """Files that are read at a time: reading and hashing leave the interpreter free."""
 
 
-def _compare(lane: Lane, *, is_deep: bool) -> Comparison:
+def _compare(lane: Lane, *, is_deep: bool, tally: Tally) -> Comparison:
     found = Comparison(lane.target)
-    pairs = march(sorted(_files(lane).items()), sorted(_remotes(lane).items()))
-    for relpath, is_pair, problem in _looked_at(lane, pairs, is_deep=is_deep):
+    files, remotes = _files(lane), _remotes(lane)
+    tally.expect(
+        files=(tally.all_files or 0) + len(files),
+        size_bytes=(tally.all_bytes or 0) + sum(file.fingerprint.size for file in files.values()),
+    )
+    pairs = march(sorted(files.items()), sorted(remotes.items()))
+    for relpath, is_pair, problem in _looked_at(lane, pairs, is_deep=is_deep, tally=tally):
         if problem:
             found.differences.append(Difference(relpath, problem))
         else:
@@ -68,18 +81,41 @@ def _compare(lane: Lane, *, is_deep: bool) -> Comparison:
 _Pair = tuple[str, LocalFile | None, RemoteObject | None]
 
 
-def _looked_at(lane: Lane, pairs: Iterator[_Pair], *, is_deep: bool) -> Iterator[tuple[str, bool, str]]:
+class _Reading:
+    """Counts one file, and its bytes as they are read: once each, also those that nobody had to read."""
+
+    def __init__(self, file: LocalFile, tally: Tally) -> None:
+        self._left = file.fingerprint.size
+        self._tally = tally
+
+    def of(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            step = min(len(block), self._left)
+            self._left -= step
+            self._tally.add(size_bytes=step)
+            yield block
+
+    def end(self) -> None:
+        self._tally.add(files=1, size_bytes=self._left)
+
+
+def _looked_at(lane: Lane, pairs: Iterator[_Pair], *, is_deep: bool, tally: Tally) -> Iterator[tuple[str, bool, str]]:
     """relpath, whether both sides have it, and what is different."""
 
     def look(pair: _Pair) -> tuple[str, bool, str]:
         relpath, local, remote = pair
+        if local is None:
+            return relpath, False, _difference(lane, local, remote)
+        reading = _Reading(local, tally)
         problem = _difference(lane, local, remote)
-        if not problem and local is not None and remote is not None:
-            row = lane.row(relpath)
+        if not problem and remote is not None:
             problem = (
-                _content_difference(lane, local, remote) if is_deep else _version_difference(lane, local, remote, row)
+                _content_difference(lane, local, remote, reading)
+                if is_deep
+                else _version_difference(lane, local, remote, lane.row(relpath))
             )
-        return relpath, local is not None and remote is not None, problem
+        reading.end()
+        return relpath, remote is not None, problem
 
     if not is_deep:
         yield from map(look, pairs)
@@ -136,13 +172,15 @@ def _version_difference(lane: Lane, local: LocalFile, remote: RemoteObject, row:
     return ""
 
 
-def _content_difference(lane: Lane, local: LocalFile, remote: RemoteObject) -> str:
+def _content_difference(lane: Lane, local: LocalFile, remote: RemoteObject, reading: _Reading) -> str:
     try:
         if "-" in remote.etag:  # only HEAD tells how long its parts were
             remote = lane.objects.head(remote.key)
         with lane.export.open(local.relpath) as file:
             wanted = {written(remote.etag, part_size_bytes=size): size for size in part_sizes(remote)}
-            if any(checksum_of(file.blocks(), part_size_bytes=size) == text for text, size in wanted.items()):
+            if any(
+                checksum_of(reading.of(file.blocks()), part_size_bytes=size) == text for text, size in wanted.items()
+            ):
                 return ""
             # An ETag that is no MD5 of the content, as with some encryption, proves nothing either way.
             with closing(lane.objects.get(remote.key, etag=remote.etag).blocks) as blocks:

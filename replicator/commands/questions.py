@@ -9,21 +9,30 @@ import typer
 from replicator.commands.exits import Exit
 from replicator.commands.options import Json, targets_of, with_settings
 from replicator.commands.terminal import print_json, say, show
-from replicator.config.settings import FLAGS, Loaded, text_of
+from replicator.config.settings import Loaded
 
 
 @with_settings
-def status(loaded: Loaded, as_json: Json = False) -> int:  # noqa: FBT002
+def status(
+    loaded: Loaded,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until Ctrl-C, over its restarts too.")] = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
+) -> int:
     """Ask the running replicator: is the data safe, and if not, why. Exit code 0 when it is in step."""
     from replicator.observe.http import fetch_status
     from replicator.observe.render import render_status
     from replicator.observe.status import State, to_json
 
-    snapshot = asyncio.run(fetch_status(loaded.settings.http_listen))
-    if as_json:
-        print_json(to_json(snapshot))
+    listen = loaded.settings.http_listen
+    if watch:
+        from replicator.commands import watch as following
+
+        snapshot = asyncio.run(following.watch(listen, as_json=as_json))
     else:
-        show(render_status(snapshot))
+        snapshot = asyncio.run(fetch_status(listen))
+        print_json(to_json(snapshot)) if as_json else show(render_status(snapshot))
+    if snapshot is None:
+        return Exit.FAILED
     return Exit.DONE if all(view.state is State.IN_STEP for view in snapshot.targets) else Exit.SOME_FAILING
 
 
@@ -76,36 +85,27 @@ def doctor(
 @with_settings
 def targets(loaded: Loaded, as_json: Json = False) -> None:  # noqa: FBT002
     """Print what is mapped to what, and where each mapping came from."""
-    from replicator.report import path_of, url_of
+    from replicator.commands.answers import mapped, plain
 
-    rows = [
-        {
-            "id": target.id,
-            "direction": str(target.direction),
-            "path": path_of(target),
-            "url": url_of(target),
-            "endpoint": target.storage.endpoint,
-            "storage": target.storage.origin,
-            "origin": target.origin,
-        }
-        for target in targets_of(loaded)
-    ]
+    found = [mapped(target) for target in targets_of(loaded)]
     if as_json:
-        print_json(rows)
+        print_json(plain(found))
         return
-    for row in rows:
-        arrow = "->" if row["direction"] == "egress" else "<-"
-        say(f"{row['path']} {arrow} {row['url']} at {row['endpoint']}")
-        say(f"    {row['id']}, from {row['origin']}; storage from {row['storage']}")
+    for line in (line for target in found for line in target.lines):
+        say(line)
+    if not found:
+        say("nothing is mapped. Set REPLICATOR_EGRESS or REPLICATOR_INGRESS, or the data paths of the workload")
 
 
 @with_settings
 def settings(loaded: Loaded, as_json: Json = False) -> None:  # noqa: FBT002
     """Print the settings in force and where each came from, secrets masked."""
-    values = {flag.name: text_of(getattr(loaded.settings, flag.name)) for flag in FLAGS}
+    from replicator.commands.answers import in_force, plain
+
+    found = in_force(loaded)
     if as_json:
-        print_json({name: {"value": value, "origin": loaded.origins[name]} for name, value in values.items()})
+        print_json(plain(found))
         return
-    width = max(map(len, values))
-    for name, value in values.items():
-        say(f"{name:{width}}  {value}  ({loaded.origins[name]})")
+    width = max(map(len, found))
+    for name, setting in found.items():
+        say(f"{name:{width}}  {setting.value}  ({setting.origin})")

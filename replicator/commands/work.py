@@ -9,6 +9,7 @@ import typer
 
 from replicator.commands.exits import Exit
 from replicator.commands.options import Json, source_of, targets_of, with_settings
+from replicator.commands.progress import progress
 from replicator.commands.terminal import print_json, say, show
 from replicator.config.settings import Loaded, load
 from replicator.observe import words
@@ -39,7 +40,8 @@ def sync(
     targets = targets_of(loaded)
     if dry_run:
         return asyncio.run(_show_plan(once.plan(loaded.settings, targets), as_json=as_json))
-    snapshot = asyncio.run(once.sync(loaded.settings, targets))
+    with progress("sync", loaded, is_wanted=not as_json) as tally:
+        snapshot = asyncio.run(once.sync(loaded.settings, targets, tally=tally))
     if as_json:
         print_json(to_json(snapshot))
     else:
@@ -51,23 +53,16 @@ def sync(
 
 
 async def _show_plan(steps: "AsyncIterator[Step]", *, as_json: bool) -> int:
-    lines = []
+    from replicator.commands.answers import plain, planned
+
+    found = []
     async for step in steps:
-        if as_json:
-            lines.append(
-                {
-                    "target": step.target.id,
-                    "action": step.action.value,
-                    "relpath": words.escape(step.relpath),
-                    "size": step.size,
-                }
-            )
-        else:
+        found.append(planned(step))
+        if not as_json:
             say(f"{step.action.value:8} {words.size(step.size):>10}  {step.target.id}  {step.relpath}")
-            lines.append({})
     if as_json:
-        print_json(lines)
-    elif not lines:
+        print_json(plain(found))
+    elif not found:
         say("nothing to do: everything is in step")
     return Exit.DONE
 
@@ -81,18 +76,13 @@ def verify(
     """Compare both sides of every target and name the differences. Exit code 3 when there are any."""
     from replicator import verify as comparison
 
-    found = asyncio.run(comparison.verify(loaded.settings, targets_of(loaded), is_deep=deep))
+    targets = targets_of(loaded)
+    with progress("verify", loaded, is_wanted=not as_json) as tally:
+        found = asyncio.run(comparison.verify(loaded.settings, targets, is_deep=deep, tally=tally))
     if as_json:
-        print_json(
-            [
-                {
-                    "target": result.target.id,
-                    "equal": result.equal,
-                    "differences": {words.escape(item.relpath): item.problem for item in result.differences},
-                }
-                for result in found
-            ]
-        )
+        from replicator.commands.answers import compared, plain
+
+        print_json(plain([compared(result) for result in found]))
     else:
         for result in found:
             for difference in result.differences:

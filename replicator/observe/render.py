@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from replicator.observe import words
-from replicator.observe.status import ConfigView, LinkView, Snapshot, State, TargetView, totals, verdict
+from replicator.observe.paces import Paces, left_bytes
+from replicator.observe.status import ConfigView, LinkView, MovingFile, Snapshot, State, TargetView, totals, verdict
 
 _STYLES = {
     State.STARTING: "yellow",
@@ -25,19 +26,23 @@ _HEADINGS = ("target", "state", "lag", "pending", "failing", "last success")
 
 _WORTH_A_LINE_BYTES = 8 * 2**20
 """Smaller files are gone before anybody has read their line."""
+_MOVING_LINES = 6
+"""For the largest of a target; reasons are worth more lines."""
+_BAR_CHARS = 20
 
 _Say = Callable[[str], str]
 """Escapes a text for the output at hand."""
 
 
-def render_status(snapshot: Snapshot) -> RenderableType:
-    """What `replicator status` prints; also good for a live display."""
-    return _StatusText(snapshot)
+def render_status(snapshot: Snapshot, paces: Paces | None = None) -> RenderableType:
+    """What `replicator status` prints. With `paces`, what moves has a bar, a rate and a time left."""
+    return _StatusText(snapshot, paces)
 
 
 @dataclass(frozen=True, slots=True)
 class _StatusText:
     snapshot: Snapshot
+    paces: Paces | None
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         def say(text: str) -> str:
@@ -50,7 +55,7 @@ class _StatusText:
             yield Text("")
             yield _table(snapshot, say)
         for view in snapshot.targets:
-            yield from _details(view, snapshot.now_ts, say)
+            yield from _details(view, snapshot.now_ts, self.paces, say)
         yield Text("")
         yield from _process(snapshot, say)
 
@@ -76,9 +81,9 @@ def _ago(then_ts: float | None, now_ts: float) -> str:
     return "never" if then_ts is None else f"{words.age(now_ts - then_ts)} ago"
 
 
-def _details(view: TargetView, now_ts: float, say: _Say) -> Iterator[Text]:
+def _details(view: TargetView, now_ts: float, paces: Paces | None, say: _Say) -> Iterator[Text]:
     """What keeps one target from being in step, and the generation that its readers see; nothing without either."""
-    lines = list(_reasons(view, say))
+    lines = [*_moving(view, paces, say), *_reasons(view, say)]
     if view.generation is not None and view.generation.since_ts is not None:
         since = words.age(now_ts - view.generation.since_ts)
         lines.append(Text(f"  readers see generation {say(view.generation.id)}, published {since} ago"))
@@ -88,15 +93,33 @@ def _details(view: TargetView, now_ts: float, say: _Say) -> Iterator[Text]:
         yield from lines
 
 
+def _moving(view: TargetView, paces: Paces | None, say: _Say) -> Iterator[Text]:
+    if paces and (per_s := paces.of_target(view)) and (left := left_bytes(view)):
+        yield Text(f"  {words.size(left)} to go, {_pace(left, per_s)}")
+    large = [file for file in view.in_flight if file.size >= _WORTH_A_LINE_BYTES]
+    for file in sorted(large, key=lambda file: -file.size)[:_MOVING_LINES]:
+        done = f"{words.size(file.moved_bytes)} of {words.size(file.size)}"
+        bar = f"{_bar(file)} " if paces else ""
+        per_s = paces.of_file(view, file) if paces else 0.0
+        pace = f", {_pace(file.size - file.moved_bytes, per_s)}" if per_s else ""
+        yield Text(f"  moving: {bar}{say(file.relpath)}: {done}{pace}")
+
+
+def _bar(file: MovingFile) -> str:
+    share = min(1.0, file.moved_bytes / file.size)
+    full = int(share * _BAR_CHARS)
+    return f"[{'#' * full}{'.' * (_BAR_CHARS - full)}] {int(share * 100):3} %"
+
+
+def _pace(left: int, per_s: float) -> str:
+    return f"{words.size(per_s)}/s, {words.age(max(0, left) / per_s)} left"
+
+
 def _reasons(view: TargetView, say: _Say) -> Iterator[Text]:
     if view.reason:
         yield Text(f"  {view.state}: {say(view.reason)}")
     if view.fix:
         yield Text(f"  next step: {say(view.fix)}")
-    for moving in view.in_flight:
-        if moving.size >= _WORTH_A_LINE_BYTES:
-            done = f"{words.size(moving.moved_bytes)} of {words.size(moving.size)}"
-            yield Text(f"  moving: {say(moving.relpath)}: {done}")
     for file in view.failing:
         yield Text(f"  failing: {say(file.relpath)}: {say(file.reason)}: {say(file.message)}")
         when = f"next in {words.age(file.next_attempt_s)}" if file.next_attempt_s > 0 else "next now"

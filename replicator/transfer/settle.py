@@ -21,6 +21,7 @@ from replicator.errors import (
 from replicator.model import UNSEEN
 from replicator.observe import logs
 from replicator.observe.metrics import Metrics, TargetSeries
+from replicator.observe.tally import Tally
 from replicator.stores.journal.journal import Journal
 from replicator.stores.lane import Lane
 from replicator.transfer.gate import Gate
@@ -62,6 +63,8 @@ class Settling:
         """`on_ended` is told each lane of which jobs have ended, well or not. It must neither block nor raise."""
         self.last_success_ts: dict[Lane, float] = {}
         """When a file of the lane was last moved or confirmed, seconds since the epoch."""
+        self.moved = Tally()
+        """What has moved since the start."""
         self._queue = queue
         self._journal = journal
         self._policy = policy
@@ -161,6 +164,7 @@ class Settling:
         if outcome.done is not Done.COPIED:
             return
         series.bytes.inc(outcome.moved_bytes)
+        self.moved.add(files=1, size_bytes=outcome.moved_bytes)
         series.took(
             detect=job.hinted_s - job.changed_s,
             queue=ended.began_s - job.hinted_s,
