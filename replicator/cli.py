@@ -11,7 +11,7 @@ import traceback
 
 import typer
 
-from replicator.commands import first_steps, fleet, questions, work
+from replicator.commands import first_steps, fleet, questions, terminal, work
 from replicator.commands.exits import Exit
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.observe import logs, words
@@ -65,13 +65,23 @@ def main() -> None:
 def _leave(code: int, error: ReplicatorError | None = None) -> None:
     """End the process, also when a thread is stuck in a request: the journal knows what was not confirmed."""
     if error:
-        print(f"replicator: {words.escape(logs.masked(str(error)))}", file=sys.stderr)  # noqa: T201 - the command line's own voice
+        _tell(error)
     deadline_s = time.monotonic() + _PATIENCE_S
     others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
     for thread in others:
         thread.join(max(0.0, deadline_s - time.monotonic()))
-    if any(thread.is_alive() for thread in others):
+    try:
         sys.stdout.flush()
+    except OSError as lost:  # the interpreter would try again, and say so in its own words
+        if not isinstance(lost, BrokenPipeError) and not error:
+            _tell(terminal.lost(lost))
+            code = code or Exit.FAILED
+        os._exit(code)
+    if any(thread.is_alive() for thread in others):
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _tell(error: ReplicatorError) -> None:
+    print(f"replicator: {words.escape(logs.masked(str(error)))}", file=sys.stderr)  # noqa: T201 - the command line's own voice

@@ -4,11 +4,11 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from replicator.config.settings import FLAGS, Loaded, load
+from replicator.config.settings import FLAGS, Flag, Loaded, Settings, load
 from replicator.config.sources.source import Source, make_source
 from replicator.model import Target
 from replicator.observe import logs
@@ -28,21 +28,30 @@ def with_settings(command: Command) -> Command:
         raise typer.Exit(command(loaded, **arguments) or 0)
 
     own = list(inspect.signature(command).parameters.values())[1:]
-    options = [
-        inspect.Parameter(
-            flag.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                str | None,
-                typer.Option(flag.option, help=f"{flag.help} [default: {flag.default or 'empty'}]", metavar="VALUE"),
-            ],
-        )
-        for flag in FLAGS
-    ]
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    run.__signature__ = inspect.Signature([*keyword_only, *options])  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature([*keyword_only, *map(_option, FLAGS)])  # type: ignore[attr-defined]
     return run
+
+
+def _option(flag: Flag) -> inspect.Parameter:
+    choices = choices_of(flag.name)
+    option = typer.Option(
+        flag.option,
+        help=f"{flag.help} [default: {flag.default or 'empty'}]",
+        metavar="|".join(choices) or "VALUE",
+        autocompletion=(lambda: choices) if choices else None,
+    )
+    return inspect.Parameter(
+        flag.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def choices_of(name: str) -> list[str]:
+    """The values that a setting can have, where they are a closed set; else none."""
+    annotation = Settings.model_fields[name].annotation
+    if annotation is bool:
+        return ["true", "false"]
+    return list(get_args(annotation)) if get_origin(annotation) is Literal else []
 
 
 def source_of(loaded: Loaded) -> Source:

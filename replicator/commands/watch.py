@@ -6,7 +6,6 @@ JSON a status a line. The only way to the replicator is `statuses`, so that anot
 
 import asyncio
 import contextlib
-import json
 import signal
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.live import Live
 
-from replicator.commands.terminal import say
+from replicator.commands.terminal import print_json, say
 from replicator.errors import Unavailable
 from replicator.observe.http import fetch_status
 from replicator.observe.paces import Paces
@@ -105,11 +104,11 @@ class Lines:
         if word.snapshot is None:
             return
         if self._as_json:
-            print(json.dumps(to_json(word.snapshot)), flush=True)  # noqa: T201
+            print_json(to_json(word.snapshot), indent=None)
         else:
             for line in changes(self._before, word.snapshot):
                 say(line)
-            sys.stdout.flush()
+        sys.stdout.flush()
         self._before = word.snapshot
 
 
