@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from replicator.errors import ConfigError
 
 _PLAIN_WORDS = {
+    "bool_parsing": "must be true or false",
     "dict_type": "must be a mapping",
+    "float_parsing": "must be a number",
+    "int_parsing": "must be an integer",
     "missing": "is missing",
     "model_type": "must be a mapping",
     "string_type": "must be a text, in quotes if it looks like a number",
@@ -71,7 +74,8 @@ def explain(error: ValidationError) -> tuple[str, str]:
     """(path of the field, problem) of the first fault; the problem tells which other fields are wrong too."""
     faults = error.errors(include_url=False, include_input=False, include_context=False)
     first, *others = faults
-    problem = _PLAIN_WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
+    said = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    problem = _PLAIN_WORDS.get(first["type"], said)
     problem = problem[:1].lower() + problem[1:]
     if others:
         problem += f" ({len(others)} more wrong: {', '.join(field_path(fault['loc']) for fault in others[:5])})"

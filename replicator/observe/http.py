@@ -105,7 +105,8 @@ async def _open(listen: str, respond: Callable[[Ask], Respond]) -> Server:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         sockets = _bind([(family, address) for family, _, _, _, address in found])
     except (OSError, UnicodeError) as exc:
-        problem = getattr(exc, "strerror", None) or type(exc).__name__
+        number = getattr(exc, "errno", None) or 0  # below 0: the resolver's, whose own words are good
+        problem = os.strerror(number) if number > 0 else getattr(exc, "strerror", None) or type(exc).__name__
         raise _listen_error(f"cannot listen on {listen!r}: {problem}") from exc
     bound_host, bound_port = sockets[0].getsockname()[:2]
     address = f"[{bound_host}]:{bound_port}" if ":" in bound_host else f"{bound_host}:{bound_port}"
@@ -166,15 +167,29 @@ async def fetch_explanation(listen: str, asked: str) -> Explanation:
 
 
 async def _fetch(listen: str, page: str, read: Callable[[object], _T], noun: str) -> _T:
+    if not listen:
+        fix = "Set http_listen (REPLICATOR_HTTP_LISTEN) to the address of the running replicator; empty is no server"
+        raise ConfigError(where="http_listen", problem="is empty, so there is nobody to ask", fix=fix)
     host, port = _split(listen)
     url = f"http://{listen}{page.partition('?')[0]}"
     try:
         async with asyncio.timeout(_FETCH_TIMEOUT_S):
             return read(json.loads(await _get(host, port, page.encode())))
     except (OSError, UnicodeError) as exc:  # a timeout is an OSError; a name may not be one
-        raise _no_answer(url, "gave no answer") from exc
+        raise _no_answer(url, f"gave no answer{_because(exc)}") from exc
     except ValueError as exc:
         raise _no_answer(url, f"answered something else than {noun} of this version") from exc
+
+
+def _because(error: Exception) -> str:
+    match error:
+        case ConnectionRefusedError():
+            return ", nobody listens there"
+        case TimeoutError():
+            return f" within {_FETCH_TIMEOUT_S:g} s"
+        case socket.gaierror() | UnicodeError():
+            return ", there is no such host"
+    return ""
 
 
 async def _get(host: str, port: int, path: bytes) -> bytes:

@@ -242,7 +242,8 @@ def readiness(
     """
     reasons = ["stopping: new changes are not taken up"] if is_draining else []
     if not config.valid:
-        reasons.append(f"configuration invalid: {config.error}")
+        invalid = f"configuration invalid: {config.error}"
+        reasons.append(invalid if config.error else "no configuration is in force yet")
     problems = ((view.id, _unready(view, now_ts=now_ts, max_age_s=max_age_s)) for view in targets)
     return (*reasons, *(f"{name}: {problem}" for name, problem in problems if problem))
 
@@ -268,6 +269,8 @@ def verdict(snapshot: Snapshot) -> str:
     `not safe` when a change on the device may not be in the bucket, `behind` when only the device waits,
     `not known yet` before the first comparison, else `in step`. What could not be looked at is never called safe.
     """
+    if not snapshot.targets and not snapshot.config.valid and not snapshot.config.error:
+        return "not known yet: no configuration is in force so far"
     return words.escape("; ".join([*_findings(snapshot.targets), *_notes(snapshot)]))
 
 

@@ -193,7 +193,7 @@ def test_foreign_fields_pass():
         (
             {"deviceSelector": {"matchExpressions": [{"key": "dc", "operator": "in", "values": ["x"]}]}},
             "spec.deviceSelector.matchExpressions[0].operator",
-            "input should be 'In', 'NotIn', 'Exists' or 'DoesNotExist'",
+            "must be 'In', 'NotIn', 'Exists' or 'DoesNotExist'",
         ),
         (
             {"deviceSelector": {"matchExpressions": [{"key": "dc", "operator": "In"}]}},

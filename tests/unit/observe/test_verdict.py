@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from replicator.model import Direction
-from replicator.observe.status import MovingFile, State, verdict
+from replicator.observe.status import ConfigView, MovingFile, State, readiness, verdict
 
 MIB = 1024**2
 
@@ -126,3 +126,11 @@ def test_verdict_is_one_printable_line(snapshot, view, hostile_names):
 
         assert told.isprintable()
         told.encode("utf-8")
+
+
+def test_before_the_first_configuration_nothing_is_claimed(snapshot):
+    """Right after the start there are no targets: that is neither nothing to do nor a refused configuration."""
+    new = ConfigView(source="env", generation=0, valid=False)
+
+    assert verdict(snapshot(config=new)) == "not known yet: no configuration is in force so far"
+    assert readiness((), new, is_draining=False, now_ts=0, max_age_s=60) == ("no configuration is in force yet",)
