@@ -1,11 +1,13 @@
 # The sidecar image: locked wheels, the package, nothing else. Runs as uid 65532 with a read-only root file system:
-#   docker build -t replicator .
+#   docker build -t replicator .        (`make image` does it with podman, docker or buildah)
 #   docker run --read-only --tmpfs /tmp --cap-drop ALL -v state:/var/lib/replicator -v "$PWD/export:/export" \
 #       --env-file config/replicator.env replicator
 # For releases pin the digest as well, here and nowhere else: PYTHON_IMAGE=python:3.13-slim@sha256:<digest>
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS builder
+# Another package index, such as a mirror: --build-arg PIP_INDEX_URL=... The hashes hold whatever it answers.
+ARG PIP_INDEX_URL
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 

@@ -14,6 +14,7 @@ BENCH := .venv-bench
 STUB := benchmarks/.build/stub
 AUDIT := .venv-audit
 DOCS := .venv-docs
+PACKAGE := .venv-package
 
 # Locked versions with their hashes, wheels only; then the project itself, from what is installed by then.
 LOCKED := --no-deps --require-hashes --only-binary :all: --no-compile
@@ -27,6 +28,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format format-check lint types contracts unit lock clean
+.PHONY: package image release
 .PHONY: bench bench-idle bench-detect bench-resume bench-burst bench-fleet faults soak audit
 
 help: ## list what can be made
@@ -49,6 +51,18 @@ soak: $(VENV)/.dev ## the long profiles: every seed, every place to be killed at
 
 audit: $(AUDIT)/.made build/sbom.json ## what ships as a CycloneDX list, and whether a flaw is known in it
 	@$(AUDIT)/bin/python .ci/audit.py $(ARGS)
+
+package: $(VENV)/.demo ## wheel and sdist in dist/, compared with the tree, then installed beside the runtime lock
+	@$(BIN)/python .ci/package.py
+	@rm -rf $(PACKAGE)
+	@$(MAKE) --no-print-directory $(PACKAGE)/.made
+	@PYTHONPATH= $(PACKAGE)/bin/python -P .ci/installed.py
+
+image: ## the container image, with podman, docker or buildah (ARGS="--build-arg PYTHON_IMAGE=...")
+	@.ci/image $(ARGS)
+
+release: $(VENV)/.demo ## put VERSION everywhere and cut the changelog's section (VERSION=0.2.0)
+	@$(BIN)/python .ci/release.py "$(VERSION)"
 
 check: format-check lint types contracts unit ## what a commit must pass, in a minute or two
 
@@ -100,12 +114,12 @@ lock: ## resolve the locked versions anew (needs uv)
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
-	rm -rf $(BENCH) $(AUDIT) $(DOCS) benchmarks/.build
+	rm -rf $(BENCH) $(AUDIT) $(DOCS) $(PACKAGE) benchmarks/.build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: an environment is made once, and again when its lock changes. `.dev` grows out of `.demo`, so that both
 # may be asked for at the same time, and the two locks agree on every version.
-$(VENV)/bin/python $(BENCH)/bin/python $(AUDIT)/bin/python $(DOCS)/bin/python: %/bin/python:
+$(patsubst %,%/bin/python,$(VENV) $(BENCH) $(AUDIT) $(DOCS) $(PACKAGE)): %/bin/python:
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		python="$(PYTHON)"; python="$${python:-python3}"; \
 		echo "Python 3.11 or newer is needed; $$python says: $$("$$python" --version 2>&1)." >&2; \
@@ -139,6 +153,11 @@ $(BENCH)/.made: config/locks/bench.txt $(BENCH)/bin/python
 
 $(AUDIT)/.made: config/locks/audit.txt $(AUDIT)/bin/python
 	$(call install,$(LOCKED) --requirement config/locks/audit.txt)
+	@touch $@
+
+$(PACKAGE)/.made: config/locks/runtime.txt $(PACKAGE)/bin/python
+	$(call install,$(LOCKED) --requirement config/locks/runtime.txt)
+	$(call install,--no-deps --no-index $(wildcard dist/*.whl))
 	@touch $@
 
 $(DOCS)/.made: config/locks/docs.txt $(DOCS)/bin/python

@@ -1,9 +1,9 @@
 """Runs a command as a container would: on a root of its own that is read-only, as another user, without a capability.
 
-    python jail.py UID NEW_ROOT READABLE:READABLE... SOURCE:PLACE... -- COMMAND...
+    python jail.py UID NEW_ROOT SOURCE:PLACE[:ro]... -- COMMAND...
 
-READABLE is seen under its own path, SOURCE is writable under PLACE, and nothing else is. Exits with CANNOT and a line
-that says why where this machine does not allow it.
+SOURCE is seen under PLACE, and nothing but this machine's programs beside it. Uid 0 keeps its capabilities, as a
+builder of images has them. Exits with CANNOT and a line that says why where this machine does not allow it.
 Source: mount_setattr(2), Linux 5.12; capabilities(7); prctl(2).
 """
 
@@ -40,17 +40,18 @@ def _set_readonly(place: str, *, is_on: bool) -> None:
     _checked(_libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(place), flags, attributes, len(attributes)))
 
 
-def _enter(root: Path, readable: list[str], writable: dict[str, str]) -> None:
-    """A root in memory, in which everything is bound to its place; then nothing of it can be written but `writable`."""
+def _enter(root: Path, mounts: list[list[str]]) -> None:
+    """A root in memory, in which everything is bound to its place; then only what is not `ro` can be written."""
     _checked(_libc.unshare(_NEWNS))
     _mount("none", Path("/"), "", _REC | _PRIVATE)
     _mount("none", root, "tmpfs", 0)
-    for name in ("bin", "lib", "lib64", "usr", "etc", "dev", "proc"):
+    machine = []
+    for name in ("bin", "lib", "lib64", "sbin", "usr", "etc", "dev", "proc"):
         if os.path.islink(f"/{name}"):
             os.symlink(os.readlink(f"/{name}"), root / name)
         elif os.path.isdir(f"/{name}"):
-            readable.append(f"/{name}")
-    for source, place in (*((path, path) for path in readable), *writable.items()):
+            machine.append([f"/{name}", f"/{name}", "ro"])
+    for source, place, *_ in (*machine, *mounts):
         target = root / place.lstrip("/")
         target.mkdir(mode=0o755, parents=True, exist_ok=True)
         _mount(source, target, "", _BIND | _REC)
@@ -58,8 +59,9 @@ def _enter(root: Path, readable: list[str], writable: dict[str, str]) -> None:
     os.chroot(root)
     os.chdir("/tmp")
     _set_readonly("/", is_on=True)
-    for place in writable.values():
-        _set_readonly(place, is_on=False)
+    for _, place, *flags in mounts:
+        if "ro" not in flags:
+            _set_readonly(place, is_on=False)
 
 
 def _drop(uid: int) -> None:
@@ -75,11 +77,12 @@ def _drop(uid: int) -> None:
 
 if __name__ == "__main__":
     cut = sys.argv.index("--")
-    user, new_root, shown, *pairs = sys.argv[1:cut]
+    user, new_root, *shown = sys.argv[1:cut]
     try:
-        _enter(Path(new_root), shown.split(":"), dict(pair.split(":") for pair in pairs))
-        _drop(int(user))
-        os.execv(sys.argv[cut + 1], sys.argv[cut + 1 :])
+        _enter(Path(new_root), [mount.split(":") for mount in shown])
+        if int(user):
+            _drop(int(user))
+        os.execvp(sys.argv[cut + 1], sys.argv[cut + 1 :])
     except OSError as error:
         sys.stderr.write(f"this machine does not allow it: {error}\n")
         sys.exit(CANNOT)

@@ -1,40 +1,42 @@
-"""The process with as little as a container gives it: no root, no capability, nothing to write on but its volumes."""
+"""The image as a container runs it: no root, no capability, nothing to write on but its volumes."""
 
 import errno
 import os
 import re
-import sys
+import signal
 from pathlib import Path
 
 import pytest
 
+from tests.e2e import image
+from tests.recipe import exec_form
+
 pytestmark = [pytest.mark.slow, pytest.mark.fault("F16")]
 
 USER = 65532
-ROOT = Path(__file__).parents[2]
 STATE = "var/lib/replicator"
-CANNOT = 77
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> image.Image:
+    """The image, made by its recipe."""
+    try:
+        return image.build(tmp_path_factory.mktemp("image"))
+    except image.Unavailable as why:
+        pytest.skip(str(why))
 
 
 @pytest.fixture
-def jailed(replicator):
-    """The command as the image has it: its user, its places, its environment, and no more."""
-    if os.geteuid() != 0:
-        pytest.skip("it takes root to give up what a container lacks: mounts, other users, capabilities")
-    home = replicator.home
-    for name in ("root", "state"):
-        (home / name).mkdir()
-    (home / "export/out").mkdir()
-    for name in ("export", "export/out", "state"):
-        os.chown(home / name, USER, USER)
-    seen = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1]), str(ROOT)}
-    shown = ":".join(sorted(path for path in seen if not path.startswith(("/usr", "/bin"))))
-    volumes = (f"{home}/export:/export", f"{home}/state:/{STATE}")
-    jail = (sys.executable, str(ROOT / "tests/e2e/jail.py"), str(USER), f"{home}/root", shown, *volumes, "--")
-    replicator.program = (*jail, *replicator.program)
+def contained(replicator, built):
+    """The image's command with its user, its places and its environment, and no more."""
+    export = replicator.home / "export"
+    (export / "out").mkdir()
+    for path in (export, export / "out"):
+        os.chown(path, USER, USER)
+    replicator.program = (*built.contained(export), *exec_form(built.said["ENTRYPOINT"]))
     for name in ("REPLICATOR_EXPORT_DIR", "REPLICATOR_STATE_DIR"):
         del replicator.env[name]
-    replicator.env |= {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT)}
+    replicator.env |= built.environment
     return replicator
 
 
@@ -63,26 +65,27 @@ def refusal_to_write(path: Path) -> int:
     return 0
 
 
-async def test_both_directions_work_without_any_right_and_on_a_readonly_root(jailed, witness, until):
+async def test_both_directions_work_without_any_right_and_on_a_readonly_root(contained, built, witness, until):
     """As uid 65532 without capabilities, with export and state alone to write on, files move both ways and drain."""
-    export = jailed.home / "export"
+    export = contained.home / "export"
     put(export / "out/own", b"of the same user", USER)
     put(export / "out/foreign", b"of another user", 4711)
     await witness.put("incoming/b", b"from the bucket")
-    async with jailed.running() as service:
+    async with contained.running() as service:
         await until(lambda: service.process.returncode is not None or (export / "in/b").exists())
         code = service.process.returncode
-        if code == CANNOT:
-            pytest.skip("".join(service.log))
         assert code is None, "".join(service.log)
         await until(service.is_in_step)
         pid = service.process.pid
         standing = standing_of(pid)
         mounts = writable_mounts(pid)
-        refusals = {name: refusal_to_write(Path(f"/proc/{pid}/root", name)) for name in ("x", "tmp/x", "etc/x")}
+        refusals = {
+            name: refusal_to_write(Path(f"/proc/{pid}/root", name)) for name in ("x", "tmp/x", "etc/x", "opt/x")
+        }
         put(export / "out/last", b"written before the end", USER)
 
     assert service.process.returncode == 0, "".join(service.log)
+    assert built.said["STOPSIGNAL"] == signal.SIGTERM.name
     assert standing["Uid"].split() == standing["Gid"].split() == [str(USER)] * 4
     assert {
         name: int(standing[name], 16) for name in standing if re.fullmatch("Cap[A-Z][a-z]+", name)
@@ -92,4 +95,30 @@ async def test_both_directions_work_without_any_right_and_on_a_readonly_root(jai
     assert refusals == dict.fromkeys(refusals, errno.EROFS)
     assert sorted(await witness.keys("sent/")) == ["sent/foreign", "sent/last", "sent/own"]
     assert (export / "in/b").read_bytes() == b"from the bucket"
-    assert {(export / "in/b").stat().st_uid, (jailed.home / "state/journal.db").stat().st_uid} == {USER}
+    assert {path.stat().st_uid for path in (export / "in/b", built.root / STATE / "journal.db")} == {USER}
+
+
+async def test_image_says_itself_whether_it_is_well(contained, built, until):
+    """The recipe's own health check passes inside the running container, and fails once nobody is there."""
+    check = built.said["HEALTHCHECK"]
+    words = exec_form(check[check.index("CMD") :])
+    async with contained.running() as service:
+        await until(service.is_in_step)
+        contained.env["REPLICATOR_HTTP_LISTEN"] = f"127.0.0.1:{service.port}"
+        contained.program = (*built.contained(contained.home / "export"), *words)
+        well = await contained()
+    gone = await contained()
+
+    assert (well.code, well.err) == (0, "")
+    assert gone.code == 1
+
+
+def test_image_holds_what_is_locked_and_no_tool(built):
+    """What the builder needed stays behind: no pip, no hatchling, and nothing of the checkout but the package."""
+    (packages,) = (built.root / "opt/replicator").glob("lib/python3.*/site-packages")
+
+    assert (packages / "replicator/stores/journal/schema.sql").is_file()
+    assert [name for name in ("pip", "hatchling", "localbucket", "pytest", "tests") if (packages / name).exists()] == []
+    assert [path.name for path in (built.root / "tools").iterdir()] == []
+    assert [path.name for path in (built.root / "build").iterdir()] == []
+    assert f":{USER}:{USER}:" in (built.root / "etc/passwd").read_text()

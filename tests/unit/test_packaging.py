@@ -13,13 +13,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+
+from tests.recipe import Stage, stages
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -144,37 +146,28 @@ def test_ci_script_is_executable_and_stops_at_the_first_fault():
 # The image
 
 
-@dataclass
-class Stage:
-    """One FROM of a Dockerfile with its instructions in order."""
-
-    base: str
-    name: str
-    instructions: list[tuple[str, str]] = field(default_factory=list)
-
-    def all(self, word: str) -> list[str]:
-        return [rest for instruction, rest in self.instructions if instruction == word]
-
-
-def stages() -> list[Stage]:
-    lines = [line for line in text_of("Dockerfile").splitlines() if not line.lstrip().startswith("#")]
-    found: list[Stage] = []
-    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
-        word, _, rest = line.strip().partition(" ")
-        if word == "FROM":
-            base, _, name = rest.partition(" AS ")
-            found.append(Stage(base, name))
-        elif word and found:
-            found[-1].instructions.append((word, " ".join(rest.split())))
-    return found
-
-
 def copied_sources(stage: Stage) -> Iterator[str]:
     """What a stage copies out of the checkout."""
     for rest in stage.all("COPY"):
         words = shlex.split(rest)
         if not words[0].startswith("--from="):
             yield from words[:-1]
+
+
+def test_image_that_cannot_be_built_here_says_what_is_missing(tmp_path):
+    """Without a builder `make image` names each that it looked for, and ends with a code that CI takes for no fault."""
+    for tool in ("dirname", "sed"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or pytest.skip(f"{tool} is not installed"))
+    bash = shutil.which("bash") or pytest.skip("bash is not installed")
+    done = subprocess.run(
+        [bash, ROOT / ".ci/image"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 3
+    assert [line for line in done.stderr.splitlines() if "is not installed" in line] == [
+        f"{builder} is not installed" for builder in ("podman", "docker", "buildah")
+    ]
+    assert "No image was built" in done.stderr
 
 
 def test_image_is_built_in_one_stage_and_run_in_another():
