@@ -1,5 +1,6 @@
 """Opening the journal: one owner, private files, and a fresh start when the old one cannot be trusted."""
 
+import contextlib
 import os
 import random
 import signal
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from replicator.errors import ConfigError, JournalError
-from replicator.model import Fingerprint, Row, Upload
+from replicator.model import Fingerprint, Row
 from replicator.stores.journal.file import SCHEMA_VERSION
 from replicator.stores.journal.journal import Journal
+from tests.schemas import script_of
 
 SETTLE_FOR_EVER = """
 import sys, threading
@@ -45,20 +47,6 @@ for lane in range(8):
 threading.Thread(target=add_parts).start()
 """
 
-# Ends the process by force before one statement of an upgrade.
-DIE_IN_THE_UPGRADE = """
-import os, signal, sys
-from replicator.stores.journal import file as journal_file
-
-def connect(path):
-    connection = connect_for_real(path)
-    connection.set_trace_callback(lambda sql: sys.argv[2] in sql and os.kill(os.getpid(), signal.SIGKILL))
-    return connection
-
-connect_for_real, journal_file.connect = journal_file.connect, connect
-journal_file.open_database(sys.argv[1])
-"""
-
 
 def run(code: str, *args: object) -> subprocess.Popen:
     """A process of its own that runs `code`."""
@@ -85,28 +73,6 @@ def opened(state_dir: Path) -> tuple[str, int]:
     count = len(list(journal.rows(journal.target("one"))))
     journal.close()
     return journal.set_aside, count
-
-
-def first_version(state_dir: Path) -> Path:
-    """A journal as the first version left it: two rows of target one, an intent, and its totals."""
-    state_dir.mkdir(exist_ok=True)
-    path = state_dir / "journal.db"
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.executescript((Path(__file__).parent / "schema_v1.sql").read_text(encoding="utf-8"))
-    connection.execute("INSERT INTO targets (identity) VALUES (?)", (b"one",))
-    for relpath in (b"a", b"b\xff"):
-        connection.execute("INSERT INTO rows VALUES (1, ?, 10, 20, 30, -1, ?, ?, 1)", (relpath, b"etag", b"md5:0"))
-    connection.execute("INSERT INTO intents VALUES (1, ?, 1, 2, 3, 4, ?, ?, 0)", (b"c", b"etag", b""))
-    connection.close()
-    return path
-
-
-def version_of(path: Path) -> int:
-    connection = sqlite3.connect(path)
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    connection.close()
-    return version
 
 
 def test_state_directory_and_its_files_are_private(tmp_path):
@@ -210,9 +176,8 @@ def _said_to_be_older(path: Path) -> None:
 
 def _older_and_damaged(path: Path) -> None:
     path.unlink()
-    connection = sqlite3.connect(first_version(path.parent), isolation_level=None)
-    connection.execute("DROP TABLE intents")
-    connection.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"{script_of(1)}; DROP TABLE intents;")
 
 
 def _other_columns(path: Path) -> None:
@@ -325,64 +290,6 @@ def test_what_was_confirmed_survives_kill_minus_nine(tmp_path, after):
     assert journal.totals(target) == (len(rows), len(rows))
     assert all(part.md5 == part.number.to_bytes(16, "big") for part in parts)
     journal.close()
-
-
-@pytest.mark.fault("C11")
-def test_journal_of_the_first_version_is_upgraded_in_place(tmp_path):
-    """Its rows, intents and totals stay, what is new works, and it is then like one that was made today."""
-    path = first_version(tmp_path / "old")
-    Journal.open(str(tmp_path / "new")).close()
-    journal = Journal.open(str(tmp_path / "old"))
-    target = journal.target("one")
-    fingerprint = Fingerprint(10, 20, 30, 2**64 - 1)
-
-    assert (journal.set_aside, target) == ("", 1)
-    assert [(row.relpath, row.fingerprint) for row in journal.rows(target)] == [
-        ("a", fingerprint),
-        (os.fsdecode(b"b\xff"), fingerprint),
-    ]
-    assert [row.relpath for row in journal.intents(target)] == ["c"]
-    assert journal.totals(target) == (2, 20)
-    journal.begin_upload(target, Upload("a", "id", fingerprint, 8 << 20))
-    journal.add_usage(1, sent=1, received=2)
-    journal.close()
-    schemas = []
-    for made in (path, tmp_path / "new" / "journal.db"):
-        connection = sqlite3.connect(made)
-        schemas.append(connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall())
-        connection.close()
-    assert schemas[0] == schemas[1]
-    assert version_of(path) == SCHEMA_VERSION
-    assert opened(tmp_path / "old") == ("", 2)
-
-
-@pytest.mark.fault("C11")
-@pytest.mark.parametrize(
-    "statement", ["CREATE TABLE uploads", "CREATE TABLE usage", "PRAGMA user_version = 2", "COMMIT"]
-)
-def test_crash_in_the_upgrade_leaves_the_first_version(tmp_path, statement):
-    """Killed before any statement of the upgrade, the journal is as it was, and the next start upgrades it."""
-    path = first_version(tmp_path)
-    with run(DIE_IN_THE_UPGRADE, tmp_path, statement) as process:
-        assert process.wait(30) == -signal.SIGKILL
-
-    assert version_of(path) == 1
-    assert opened(tmp_path) == ("", 2)
-    assert version_of(path) == SCHEMA_VERSION
-
-
-@pytest.mark.fault("C11")
-def test_no_room_for_the_upgrade_sets_nothing_aside(small_disk):
-    """A journal that cannot be upgraded for want of room is whole, and upgraded once there is some."""
-    path = first_version(small_disk / "state")
-    free = os.statvfs(small_disk)
-    (small_disk / "filler").write_bytes(b"x" * (free.f_bavail * free.f_bsize - (40 << 10)))
-    with pytest.raises(ConfigError, match="state_dir"):
-        Journal.open(str(small_disk / "state"))
-    (small_disk / "filler").unlink()
-
-    assert opened(small_disk / "state") == ("", 2)
-    assert version_of(path) == SCHEMA_VERSION
 
 
 @pytest.mark.fault("C6")
