@@ -18,7 +18,7 @@ from replicator.commands.exits import Exit
 from replicator.config.settings import FLAGS
 from replicator.config.storage import BUCKET_WORDS
 from replicator.controlplane.settings import EdgeApiSettings, OperatorSettings
-from replicator.observe import edge_metrics
+from replicator.observe import edge_metrics, operator_metrics
 from replicator.observe.metrics import TABLE, Kind
 from replicator.observe.status import State
 
@@ -237,7 +237,7 @@ def test_page_of_the_edge_api_has_every_setting_and_metric():
 def unknown_metrics(text: str) -> set[str]:
     series = {
         metric.name + suffix
-        for metric in (*TABLE.values(), *edge_metrics.TABLE.values())
+        for metric in (*TABLE.values(), *edge_metrics.TABLE.values(), *operator_metrics.TABLE.values())
         for suffix in ("", *(("_bucket", "_sum", "_count") if metric.kind is Kind.HISTOGRAM else ()))
     }
     return set(METRIC.findall(text)) - series
