@@ -18,14 +18,13 @@ from urllib.parse import quote_from_bytes
 from replicator.errors import ConfigError, Unavailable
 from replicator.observe.explanation import QUERY_BYTES, Explanation
 from replicator.observe.explanation import from_json as explanation_from
-from replicator.observe.listener import BACKLOG, Listener
+from replicator.observe.listener import BACKLOG, Listener, Respond
 from replicator.observe.metrics import Metrics
 from replicator.observe.pages import Ask, Explain, Inbox, Pages, check_reads
 from replicator.observe.request import Answer, Refused, Request
 from replicator.observe.status import Snapshot, from_json
 
 _T = TypeVar("_T")
-Respond = Callable[[Request], Answer]
 
 _LOOP_TIMEOUT_S = 5.0
 """The event loop answers within milliseconds; a probe should hear that it does not before it gives up."""

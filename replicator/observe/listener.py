@@ -1,6 +1,7 @@
 """Connections: accepted, bounded in number, one request each; what answers it is someone else's.
 
 One thread waits for connections, and each connection has a thread while it lasts: while nobody asks, nothing wakes up.
+A stream lasts, so it gives its place back and takes one of those for streams: whoever reads one is in nobody's way.
 Daemons all, so none keeps the process from ending. Never: what a request or an answer says, the event loop.
 """
 
@@ -12,11 +13,13 @@ import time
 from collections.abc import Callable, Iterable
 
 from replicator.observe import logs
-from replicator.observe.request import Answer, Refused, Request, send
+from replicator.observe.request import Answer, Refused, Request, Stream, send, send_stream
 
 log = logs.get("http")
 
 MAX_CONNECTIONS = 16
+MAX_STREAMS = 8
+"""Beside the connections. One stream too many gets its first piece only, and its reader asks again."""
 _PATIENCE_S = 0.25
 """Requests take milliseconds: one connection too many ends the oldest of this age, so that the slow shut nobody out."""
 BACKLOG = 64
@@ -25,14 +28,18 @@ _PAUSE_S = 0.1
 """After a connection that could not be taken, such as without a free descriptor: it would be tried without a break."""
 
 
+Respond = Callable[[Request], Answer | Stream]
+
+
 class Listener:
     """Answers what comes in on `sockets`, which it owns from now on, by `respond`: called from any of its threads."""
 
-    def __init__(self, sockets: Iterable[socket.socket], respond: Callable[[Request], Answer]) -> None:
+    def __init__(self, sockets: Iterable[socket.socket], respond: Respond) -> None:
         self._sockets = tuple(sockets)
         self._respond = respond
         self._open: dict[socket.socket, tuple[threading.Thread, float]] = {}
         """Each with its thread and since when, from the oldest on."""
+        self._streams: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
         self._slots = threading.Semaphore(MAX_CONNECTIONS)
         self._is_closing = threading.Event()
@@ -90,30 +97,50 @@ class Listener:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            _answer(connection, self._respond)
-        except OSError:  # the client went away, or reads too slowly
+            if stream := _answer(connection, self._respond):
+                self._pour(connection, stream)
+        except (OSError, Refused):  # the client went away, or reads too slowly; a stream that is refused ends
             pass
+        except Exception as error:  # noqa: BLE001 -- one stream must not stop the others
+            log.error("request failed unexpectedly", error=error)
         finally:
             self._forget(connection)
 
+    def _pour(self, connection: socket.socket, stream: Stream) -> None:
+        with self._lock:
+            has_place = len(self._streams) < MAX_STREAMS and not self._is_closing.is_set()
+            if has_place:
+                self._streams[connection], _ = self._open.pop(connection)
+                self._slots.release()
+        if has_place:
+            send_stream(connection, stream)
+        else:
+            send(connection, Answer(200, next(stream.pieces), stream.content_type), has_body=True)
+
     def _forget(self, connection: socket.socket) -> None:
         with self._lock:  # nobody cuts what is closed: its descriptor may be another's by then
-            del self._open[connection]
+            if self._streams.pop(connection, None) is None:
+                del self._open[connection]
+                self._slots.release()
             connection.close()
-        self._slots.release()
 
     def _cut(self, number: int | None = None) -> list[threading.Thread]:
-        """End the oldest connections, by default all; gives their threads, which may last a little longer."""
+        """End the oldest connections, by default all and every stream; gives their threads, which last a little yet."""
         with self._lock:
-            oldest = list(self._open.items())[:number]
-            for connection, _ in oldest:
+            ending = {one: thread for one, (thread, _) in list(self._open.items())[:number]}
+            if number is None:
+                ending |= self._streams
+            for connection in ending:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-        return [thread for _, (thread, _) in oldest if thread.ident]
+        return [thread for thread in ending.values() if thread.ident]
 
 
-def _answer(connection: socket.socket, respond: Callable[[Request], Answer]) -> None:
-    """Read one request, answer it, let the client read. Raises OSError when it is gone or too slow."""
+def _answer(connection: socket.socket, respond: Respond) -> Stream | None:
+    """Read one request, answer it, let the client read; or give the stream that it is to be answered with.
+
+    Raises OSError when the client is gone or too slow.
+    """
     has_body = True
     try:
         request = Request(connection)
@@ -121,10 +148,15 @@ def _answer(connection: socket.socket, respond: Callable[[Request], Answer]) -> 
         answer = _answer_to(request, respond)
     except Refused as refusal:
         answer = refusal.answer
+    if isinstance(answer, Stream):
+        if has_body:
+            return answer
+        answer = Answer(200, content_type=answer.content_type)
     send(connection, answer, has_body=has_body)
+    return None
 
 
-def _answer_to(request: Request, respond: Callable[[Request], Answer]) -> Answer:
+def _answer_to(request: Request, respond: Respond) -> Answer | Stream:
     try:
         return respond(request)
     except Refused:

@@ -1,14 +1,14 @@
 """What is answered at which path: metrics, health, readiness, status, where one file stands, a page; notifications.
 
 Read-only, but for /notify: it takes names that are worth a look, from whoever has the token. Never: a request of ours
-because of one of theirs, a debug handler, a file, a script. The health check answers for this process
+because of one of theirs, a debug handler, a file but those of the page. The health check answers for this process
 alone: a remote fault never fails it, or an orchestrator would restart a replicator that only has to wait.
 Source: Kubernetes' liveness and readiness probes; RFC 6750 and 7617.
 """
 
 import base64
+import functools
 import hmac
-import html
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,21 +17,15 @@ from urllib.parse import parse_qs
 
 from pydantic import SecretStr
 
-from replicator.observe import explanation, logs, words
+from replicator.observe import explanation, logs, overview, words
+from replicator.observe.feed import Feed
 from replicator.observe.metrics import Metrics
 from replicator.observe.notifications import Notice, notice_of
-from replicator.observe.request import Answer, Refused, Request
-from replicator.observe.status import Snapshot, to_json, verdict
+from replicator.observe.request import Answer, Refused, Request, Stream
+from replicator.observe.status import Snapshot, to_json
 
 log = logs.get("http")
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>replicator</title></head><body>
-<h1>replicator {version}</h1>
-<p><strong>{verdict}</strong></p>
-<ul>{links}</ul>
-</body></html>
-"""
 _NOTICE_BYTES = 2**20
 """A store sends some hundred bytes an event."""
 _NOTICE_TIMEOUT_S = 10.0
@@ -77,25 +71,31 @@ class Pages:
         self._complaints = complaints
         self._inbox = inbox
         self._explain = explain
-        self._pages = {
+        self._feed = Feed(functools.partial(ask, snapshot))
+        computed = {
             "/status": self._status,
             "/readyz": self._readiness,
             "/healthz": self._health,
             "/metrics": self._exposition,
             "/": self._page,
         }
+        self._answers: dict[str, Callable[[], Answer | Stream]] = {
+            **{path: functools.partial(ask, page) for path, page in computed.items()},
+            **{path: functools.partial(overview.file_at, path) for path in overview.FILES},
+            "/events": self._events,
+        }
 
-    def respond(self, request: Request) -> Answer:
+    def respond(self, request: Request) -> Answer | Stream:
         """The answer to `request`, on whatever thread. Raises Refused."""
         if request.path == "/notify" and self._inbox:
             return self._notify(request, self._inbox)
         if request.path == "/explain" and self._explain:
             return self._explanation(request, self._explain)
-        page = self._pages.get(request.path)
-        if not page:
+        answer = self._answers.get(request.path)
+        if not answer:
             raise Refused(404, "there is no such page; / lists what is here")
         check_reads(request)
-        return self._ask(page)
+        return answer()
 
     def _explanation(self, request: Request, explain: Explain) -> Answer:
         """The disk is looked at on this thread, so that the event loop never waits for it."""
@@ -119,10 +119,10 @@ class Pages:
         return Answer(200, json.dumps(to_json(self._snapshot())).encode(), _JSON)
 
     def _page(self) -> Answer:
-        now = self._snapshot()
-        links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in self._pages if path != "/")
-        page = _PAGE.format(version=html.escape(now.version), verdict=html.escape(verdict(now)), links=links)
-        return Answer(200, page.encode(), "text/html; charset=utf-8")
+        return overview.page(self._snapshot())
+
+    def _events(self) -> Stream:
+        return Stream(self._feed.events(), "text/event-stream; charset=utf-8")
 
     def _notify(self, request: Request, inbox: Inbox) -> Answer:
         """204, once it was handed on."""

@@ -9,7 +9,7 @@ import contextlib
 import io
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 32 * 2**10
 _HEAD_TIMEOUT_S = 5.0
 _SEND_TIMEOUT_S = 30.0
+_STREAM_TIMEOUT_S = 15.0
+"""For what a stream has to say at a time, and for a reader's machine to confirm that it came."""
+_STREAM_PAUSE_S = 1.0
 _LINGER_TIMEOUT_S = 1.0
 _LINGER_BYTES = 2 * 2**20
 """What an answered client may still send: closing at once would reset the connection and lose the answer."""
@@ -47,6 +50,14 @@ class Answer:
     body: bytes = b""
     content_type: str = _PLAIN
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer without an end: `pieces` are asked for once a second until the reader leaves; b'' says nothing."""
+
+    pieces: Iterator[bytes]
+    content_type: str
 
 
 class Refused(Exception):
@@ -155,10 +166,38 @@ def send(connection: socket.socket, answer: Answer, *, has_body: bool) -> None:
             pass
 
 
+def send_stream(connection: socket.socket, stream: Stream) -> None:
+    """Send what comes, until the reader leaves. Raises OSError when it is gone or reads too slowly."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(_STREAM_TIMEOUT_S * 1000))
+    head = _fields({"Content-Type": stream.content_type}, HTTPStatus.OK)
+    for piece in stream.pieces:
+        if head or piece:
+            connection.settimeout(_STREAM_TIMEOUT_S)
+            connection.sendall(head + piece)
+            head = b""
+        if _has_left(connection):
+            return
+
+
+def _has_left(connection: socket.socket) -> bool:
+    """Wait a moment for the reader's end. Whoever goes on to speak is no reader either."""
+    connection.settimeout(_STREAM_PAUSE_S)
+    try:
+        connection.recv(1)
+    except TimeoutError:
+        return False
+    return True
+
+
 def _head_of(answer: Answer) -> bytes:
-    fields = {**_HEADERS, "Date": formatdate(usegmt=True), **answer.headers}
+    fields = dict(answer.headers)
     if answer.status != HTTPStatus.NO_CONTENT:
         fields |= {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body))}
-    status = HTTPStatus(answer.status)
+    return _fields(fields, HTTPStatus(answer.status))
+
+
+def _fields(more: Mapping[str, str], status: HTTPStatus) -> bytes:
+    """The status line and headers, `more` beside those that every answer has."""
+    fields = {**_HEADERS, "Date": formatdate(usegmt=True), **more}
     lines = [f"HTTP/1.1 {status} {status.phrase}", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     return "\r\n".join(lines).encode("latin-1")

@@ -26,7 +26,7 @@ from replicator.observe.notifications import Change, Notice
 from replicator.observe.pages import Inbox
 from replicator.observe.status import MovingFile, State, from_json, to_json, verdict
 
-PATHS = ("/", "/healthz", "/metrics", "/readyz", "/status")
+PATHS = ("/", "/healthz", "/icon.svg", "/metrics", "/page.css", "/page.js", "/readyz", "/status")
 
 
 class World:
@@ -217,7 +217,7 @@ async def test_status_is_the_snapshot(ask, world, snapshot, view, hostile_names)
 
 @pytest.mark.fault("F10")
 async def test_page_shows_the_verdict_escaped(ask, world, snapshot, view):
-    """A file name in a reason cannot become markup, and the page has no script."""
+    """A file name in a reason cannot become markup, and no script is in the page itself."""
     world.snapshot = snapshot(
         view("<script>alert(1)</script>&\"'", state=State.BLOCKED, reason="<img src=x>"), version="<b>"
     )
@@ -226,9 +226,10 @@ async def test_page_shows_the_verdict_escaped(ask, world, snapshot, view):
 
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;&#x27;" in body
-    assert not any(tag in body for tag in ("<script", "<img", "<b>"))
+    assert not any(tag in body for tag in ("<script>", "<img", "<b>"))
+    assert "<strong>No</strong>" in body
     assert verdict(world.snapshot).startswith("not safe")
-    assert all(f'href="{path}"' in body for path in PATHS[1:])
+    assert all(f'="{path[1:]}"' in body for path in PATHS[1:])
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/nowhere", "/../etc/passwd", "/debug/pprof", "/static/x", "/%00"])
