@@ -70,7 +70,7 @@ def test_picture_fits_and_says_what_is_left_out(show, picture, snapshot, view):
 
 def test_moving_files_have_bar_rate_and_time_left(show, picture, snapshot, view):
     """From two statuses follow the rate and what is left; a file of which one is known has no rate."""
-    paces = Paces()
+    paces, now = Paces(), snapshot()
     for second, moved in ((0, 10), (2, 14)):
         files = (MovingFile("big.bin", 40 * MIB, moved * MIB), *([MovingFile("new.bin", 9 * MIB)] if second else []))
         late = view(state=State.BEHIND, pending_files=2, pending_bytes=49 * MIB, in_flight=files)
@@ -128,7 +128,8 @@ def test_slope_is_of_the_last_seconds_only():
     """What was long ago does not count, and two readings at one moment tell nothing."""
     slope = Slope()
     slope.add(0, at_s=100)
-    assert slope.per_s is None
+    first = slope.per_s
+    assert first is None
     slope.add(1000, at_s=110)
     assert slope.per_s == 100
     slope.add(1000, at_s=120)
