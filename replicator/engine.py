@@ -119,6 +119,7 @@ class Engine:
         """Open a lane for the target and mend what a crash left in it. The caller runs the patrol."""
         is_egress = target.direction is Direction.EGRESS
         endpoint = self._endpoints.of(target.storage)
+        endpoint.lanes += 1  # before anything is waited for: the last lane may be on its way out
         beside = self._ingress_by_root.setdefault(target.root, [])
         lane = Lane(
             target=target,
@@ -132,7 +133,6 @@ class Engine:
         await asyncio.to_thread((egress if is_egress else ingress).recover, lane)
         if not is_egress:
             beside.append(lane)
-        endpoint.lanes += 1
         self.queue.add_lane(lane, endpoint.gate.of(target.id))
         self.publisher.add(lane)
         patrol = Patrol(

@@ -38,7 +38,7 @@ log = logs.get("supervisor")
 
 
 class Tasks:
-    """The long-running tasks by their names. One that returns is a fault, and ends the process."""
+    """The long-running tasks by their names. One that returns is a fault that ends the process, unless it may."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -49,9 +49,19 @@ class Tasks:
     def complaints(self) -> list[str]:
         return [f"task {name} has ended" for name, task in self._tasks.items() if task.done()]
 
-    def start(self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def start(
+        self,
+        group: asyncio.TaskGroup,
+        name: str,
+        work: Callable[[], Coroutine[Any, Any, None]],
+        *,
+        may_end: bool = False,
+    ) -> None:
         async def guarded() -> None:
             await work()  # made here: a task may be cancelled before it begins
+            if may_end:
+                self._tasks.pop(name, None)
+                return
             raise ReplicatorError(f"task {name} ended by itself, which it never should; restart replicator")
 
         self._tasks[name] = group.create_task(guarded(), name=name)
@@ -162,12 +172,18 @@ class Supervisor:
         """Bring the running lanes to the wanted ones; those whose target did not change notice nothing."""
         self._engine.renew(targets)
         wanted = {target.id: target for target in targets}
-        await self._part_with([patrol for id_, patrol in self._engine.patrols.items() if id_ not in wanted])
-        for patrol in list(self._engine.patrols.values()):
-            if wanted.get(patrol.lane.target.id) != patrol.lane.target:
-                await self._end_patrol(patrol.lane.target.id)
-                self._engine.detach(patrol)
-                group.create_task(self._engine.release(patrol.lane), name=f"release {patrol.lane.target.id}")
+        await self._tasks.end("departure")
+        parting = [patrol for id_, patrol in self._engine.patrols.items() if id_ not in wanted]
+        left = await drain.part(self._engine, parting, self._end_patrol)
+        if wanted or drain.is_sent(left):
+            drain.tell_left(self._engine, parting)
+            self._heartbeat.part(left)
+            for patrol in list(self._engine.patrols.values()):
+                id_ = patrol.lane.target.id
+                if wanted.get(id_) != patrol.lane.target or f"patrol {id_}" not in self._tasks:
+                    await self._detach(patrol, group)
+        else:
+            self._tasks.start(group, "departure", functools.partial(self._depart, parting, group), may_end=True)
         # All are open before the first one looks: egress knows the files of ingress by the lanes beside it.
         opened = [await self._engine.open(target) for target in targets if target.id not in self._engine.patrols]
         for patrol in opened:
@@ -177,24 +193,26 @@ class Supervisor:
         self._heartbeat.applied(wanted)
         log.info("configuration applied", generation=self._config.generation, targets=len(targets))
 
-    async def _part_with(self, patrols: Sequence[Patrol]) -> None:
-        """Send what is settled of targets that are no longer wanted: their workload has written its last file."""
-        began_s = time.monotonic()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._engine.settings.drain_timeout_s):
-                await drain.send_the_rest(self._engine, patrols, self._end_patrol)
-        drain.tell_left(self._engine, patrols)
-        self._heartbeat.part(drain.what_is_left(self._engine, patrols, since_s=began_s))
+    async def _depart(self, patrols: Sequence[Patrol], group: asyncio.TaskGroup) -> None:
+        """Nothing is wanted any more, and not all is sent: go on until it is, or until something else is told."""
+        log.info("device leaves, and goes on sending", pending_files=len(self._engine.queue))
+        left = await drain.send_all(self._engine, patrols, self._end_patrol)
+        self._heartbeat.part(left)
+        for patrol in patrols:
+            await self._detach(patrol, group)
+        self._heartbeat.applied(())
+
+    async def _detach(self, patrol: Patrol, group: asyncio.TaskGroup) -> None:
+        await self._end_patrol(patrol.lane.target.id)
+        self._engine.detach(patrol)
+        group.create_task(self._engine.release(patrol.lane), name=f"release {patrol.lane.target.id}")
 
     async def _drain(self, group: asyncio.TaskGroup) -> None:
         """Stop intake, look once more at every egress target, send what is settled; report what is left."""
         await self._tasks.end("configuration")
-        for patrol in list(self._engine.patrols.values()):
-            await self._end_patrol(patrol.lane.target.id)
-            if not patrol.lane.is_egress:
-                # Its jobs go, but not the lane: egress still has to know which files are from ingress.
-                self._engine.queue.remove_lane(patrol.lane)
+        await self._tasks.end("departure")
         all_of_them = list(self._engine.patrols.values())
+        await drain.end_intake(self._engine, all_of_them, self._end_patrol)
         rest = drain.send_the_rest(self._engine, all_of_them, self._end_patrol)
         sending = group.create_task(rest, name="drain")
         skip = group.create_task(self._stop_now.wait(), name="second-signal")

@@ -1,6 +1,5 @@
 """Promises about what the control plane is told."""
 
-import dataclasses
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from replicator.errors import ConfigError
 from replicator.observe.standing import Stand
 from tests.device import Scripted
+from tests.faults.wire import error
 
 
 class Told(Scripted):
@@ -44,19 +44,24 @@ async def test_b9_drained_is_told_once_all_is_in_the_bucket(device, witness, unt
         assert len(list(device.outbox.iterdir())) == 20
 
 
-async def test_b9_what_could_not_be_sent_is_told_and_not_called_drained(device, until):
-    """B9: a bucket that is away: the number of files that are left, and no proof."""
-    device.storage = dataclasses.replace(device.storage, endpoint="http://127.0.0.1:9")
+async def test_b9_what_could_not_be_sent_in_time_is_told_and_sent_later(far_device, proxy, witness, until):
+    """B9: a bucket that lets nobody in: what is left, and no proof; open again after the drain time: all, proven."""
+    device = far_device
     device.write("out/f")
-    source = Told(device.egress())
-    async with device.running(source=source, drain_timeout_s=0.5) as running:
+    source = Told(device.egress(), device.ingress())
+    source.in_bucket = lambda: witness.keys("sent/")
+    proxy.on("", error(403, "AccessDenied"), times=None)
+    async with device.running(source=source, drain_timeout_s=0.2) as running:
         await until(lambda: running.view().state == "blocked")
-        source.offer()
-        await until(lambda: not running.supervisor.snapshot().targets)
-        await until(lambda: len(source.told) >= 2)
-
-        report = source.told[-1]
+        report = await told_of_departure(source, running, until)
         assert (report.is_drained, report.pending_files, report.state) == (False, 1, Stand.BLOCKED)
+
+        device.write("out/late")
+        proxy.calm()
+        await until(lambda: source.told[-1].is_drained)
+
+        assert source.keys == ["sent/f", "sent/late"]
+        assert not running.supervisor.snapshot().targets
 
 
 async def test_b9_directory_that_is_gone_proves_nothing(device, until):
@@ -66,25 +71,55 @@ async def test_b9_directory_that_is_gone_proves_nothing(device, until):
     async with device.running(source=source) as running:
         await running.in_step()
         device.outbox.rename(device.export / "away")
-        source.offer()
-        await until(lambda: not running.supervisor.snapshot().targets)
-        await until(lambda: len(source.told) >= 2)
-
-        report = source.told[-1]
+        report = await told_of_departure(source, running, until)
         assert (report.is_drained, report.standings[0].reason) == (False, "source-missing")
 
+        (device.export / "away").rename(device.outbox)
+        await until(lambda: source.told[-1].is_drained)
 
-async def test_b9_file_that_is_being_written_is_left(device, until):
-    """B9: its last version is not there yet, so it is not called sent."""
+
+async def test_b9_file_that_is_being_written_is_waited_for(device, witness, until):
+    """B9: its last version is not there yet, so it is not called sent; its writer closes it, and it is."""
     source = Told(device.egress())
-    with device.write("out/f").open("ab"):
-        async with device.running(source=source, drain_timeout_s=0.5) as running:
+    source.in_bucket = lambda: witness.keys("sent/")
+    with device.write("out/f").open("ab") as writer:
+        async with device.running(source=source, drain_timeout_s=0.2) as running:
             await until(lambda: running.view().pending_files)
-            source.offer()
-            await until(lambda: not running.supervisor.snapshot().targets)
-            await until(lambda: len(source.told) >= 2)
+            report = await told_of_departure(source, running, until)
+            assert (report.is_drained, report.pending_files) == (False, 1)
 
-            assert (source.told[-1].is_drained, source.told[-1].pending_files) == (False, 1)
+            writer.close()
+            await until(lambda: source.told[-1].is_drained)
+            assert source.keys == ["sent/f"]
+
+
+async def test_b9_device_that_is_wanted_again_in_the_middle_goes_on_as_ever(far_device, proxy, witness, until):
+    """B9: another configuration ends the departure, and the same target is watched again."""
+    device = far_device
+    device.write("out/f")
+    source = Told(device.egress())
+    proxy.on("", error(403, "AccessDenied"), times=None)
+    async with device.running(source=source, drain_timeout_s=0.2) as running:
+        await until(lambda: running.view().state == "blocked")
+        source.offer()
+        await until(lambda: "departure" in running.supervisor._tasks)
+        source.offer(device.egress())
+        await until(lambda: "patrol w/egress/sent" in running.supervisor._tasks)
+        proxy.calm()
+        await until(lambda: witness.keys("sent/f"))
+        device.write("out/g")
+        await until(lambda: witness.keys("sent/g"))
+
+        assert "departure" not in running.supervisor._tasks
+        assert not any(report.is_drained for report in source.told)
+
+
+async def told_of_departure(source, running, until):
+    """Disconnect; what is told once the drain time is over, and the device goes on."""
+    source.told.clear()
+    source.offer()
+    await until(lambda: "departure" in running.supervisor._tasks and source.told)
+    return source.told[-1]
 
 
 async def test_b9_device_that_is_back_starts_anew(device, witness, until):
