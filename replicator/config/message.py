@@ -16,14 +16,12 @@ from pydantic import Field
 
 from replicator.config.manifests import DataSpec
 from replicator.config.shapes import Shape
-from replicator.config.storage import Words
+from replicator.config.storage import NO_REGION, Words
 from replicator.config.targets import WorkloadPaths
 from replicator.errors import ConfigError
 from replicator.observe.standing import Report, Stand, to_json
 
 _FIX = "Look at the device's conditions in the cluster; the last good configuration stays in force"
-_NO_REGION = "ignore"
-"""What Flotta says where a store has no regions."""
 
 
 class _S3(Shape):
@@ -139,7 +137,7 @@ def _words(s3: _S3, where: str) -> Words:
         "BUCKET_HOST": s3.bucket_host,
         "BUCKET_PORT": "" if s3.bucket_port is None else str(s3.bucket_port),
         "BUCKET_NAME": s3.bucket_name,
-        "BUCKET_REGION": "" if s3.bucket_region == _NO_REGION else s3.bucket_region,
+        "BUCKET_REGION": "" if s3.bucket_region == NO_REGION else s3.bucket_region,
         "AWS_ACCESS_KEY_ID": _decoded(s3.aws_access_key_id, f"{where}.aws_access_key_id"),
         "AWS_SECRET_ACCESS_KEY": _decoded(s3.aws_secret_access_key, f"{where}.aws_secret_access_key"),
         "tls.crt": _decoded(s3.aws_ca_bundle, f"{where}.aws_ca_bundle"),

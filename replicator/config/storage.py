@@ -24,6 +24,8 @@ BUCKET_WORDS = CONFIG_WORDS + SECRET_WORDS
 Scheme = Literal["https", "http"]
 
 _DEFAULT_PORTS = {"https": 443, "http": 80}
+NO_REGION = "ignore"
+"""What Flotta says where a store has no regions; in a ConfigMap it means the same as an empty one."""
 _DEFAULT_REGION = "us-east-1"
 """Claims often leave the region empty; a signature needs one, and stores without regions accept this."""
 
@@ -82,7 +84,8 @@ def choose(
 def storage_of(words: Words, *, role: str, scheme: Scheme) -> Storage:
     """The bucket that the words describe; `role` names for people what they are. Raises ConfigError."""
     host, port = _host(words), _port(words)
-    bucket, region = words.need("BUCKET_NAME"), words.get("BUCKET_REGION") or _DEFAULT_REGION
+    bucket, region = words.need("BUCKET_NAME"), words.get("BUCKET_REGION")
+    region = _DEFAULT_REGION if region in ("", NO_REGION) else region
     if not _BUCKET.fullmatch(bucket) or set(bucket) <= {"."}:
         fix = "Use the bare name: letters, digits, '.', '-' and '_'"
         raise ConfigError(where=words.name("BUCKET_NAME"), problem="is not a bucket name", fix=fix)

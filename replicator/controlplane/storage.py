@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from replicator.config.storage import Words, storage_of
+from replicator.config.storage import NO_REGION, Words, storage_of
 from replicator.errors import ConfigError
 
 Object = Mapping[str, Any]
@@ -21,8 +21,6 @@ Key = tuple[str, str]
 """Namespace and name."""
 
 MEMBER_OF = "flotta/member-of"
-NO_REGION = "ignore"
-"""What devices are told where a store has no regions."""
 
 _MAX_PORT = 65535
 _QUOTED = 32
@@ -250,7 +248,7 @@ def _checked(*, host: str, port: int, region: str, name: str, secret: Object, bu
     values = {
         "BUCKET_HOST": host,
         "BUCKET_NAME": name,
-        "BUCKET_REGION": "" if region == NO_REGION else region,
+        "BUCKET_REGION": region,
         "AWS_ACCESS_KEY_ID": _decoded(key_id, "AWS_ACCESS_KEY_ID"),
         "AWS_SECRET_ACCESS_KEY": _decoded(key, "AWS_SECRET_ACCESS_KEY"),
         "tls.crt": _decoded(bundle, "tls.crt"),

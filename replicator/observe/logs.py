@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from pydantic import SecretStr
@@ -99,6 +100,11 @@ def masked(text: str) -> str:
     for secret in tuple(_hidden):
         text = text.replace(secret, _MASK)
     return text
+
+
+def silence(library: str, beginning: str) -> None:
+    """Drop what this logger of a library says with these first words: a warning about what is meant to be so."""
+    logging.getLogger(library).addFilter(_Silence(beginning))
 
 
 def get(room: str) -> "Log":
@@ -194,6 +200,16 @@ def _plain(value: object) -> str | int | float | bool | None:
 @functools.lru_cache(maxsize=1)
 def _utc(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """Equal for the same words, so that a logger has it once."""
+
+    beginning: str
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.beginning)
 
 
 class _Lines(logging.Formatter):

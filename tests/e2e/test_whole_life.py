@@ -52,6 +52,17 @@ class Site:
         told = [("edgedevices", DEVICE), ("edgeworkloads", "os-stats"), ("edgeworkloads", "telemetry")]
         return all(self.is_true(plural, name, "Synced") for plural, name in told)
 
+    def order_of_departure(self) -> list[str]:
+        """What the API server was asked, in its order, each step once."""
+        steps = {}
+        for one in self._server.requests:
+            if one.verb == "delete" and one.plural == "objectbucketclaims":
+                steps["claim deleted"] = True
+            told = ((one.body or {}).get("status") or {}).get("replication") if one.subresource == "status" else None
+            if (told or {}).get("drainedAt"):
+                steps["drained"] = True
+        return list(steps)
+
     def left(self) -> list[str]:
         """What there is of the device's storage and of the device."""
         return [plural for plural in ("edgedevices", "objectbucketclaims", "configmaps", "secrets") if self.get(plural)]
@@ -128,7 +139,8 @@ async def test_device_is_registered_moves_files_leaves_nothing_and_comes_back_cl
         cluster.delete("edgedevices", NAMESPACE, DEVICE)
         await until(lambda: not site.left())
         assert not provisioner.buckets()
-        assert "remote/log/last" in provisioner.purged[bucket], "its claim waited for the drain"
+        assert "remote/log/last" in provisioner.purged[bucket]
+        assert site.order_of_departure() == ["drained", "claim deleted"]
         assert service.process.returncode is None
 
         cluster.put(registered())

@@ -16,7 +16,7 @@ from replicator.config.manifests import EdgeWorkload
 from replicator.controlplane import sidecar
 from replicator.controlplane.edge_api.messages import Contents, references
 from replicator.controlplane.pod import Place, add_sidecar, user_of
-from replicator.controlplane.storage import NO_REGION, Bucket, Object
+from replicator.controlplane.storage import Bucket, Object
 from replicator.errors import ConfigError
 
 ANNOTATION = "replicator.project-flotta.io/sidecar"
@@ -111,7 +111,7 @@ def _words(bucket: Bucket) -> tuple[dict[str, Any], dict[str, Any]]:
         "BUCKET_HOST": bucket.host,
         "BUCKET_NAME": bucket.name,
         "BUCKET_PORT": str(bucket.port),
-        "BUCKET_REGION": "" if bucket.region == NO_REGION else bucket.region,
+        "BUCKET_REGION": bucket.region,
     }
     keys = {"AWS_ACCESS_KEY_ID": bucket.access_key_id, "AWS_SECRET_ACCESS_KEY": bucket.secret_access_key}
     if bucket.ca_bundle:

@@ -94,6 +94,8 @@ def _registry(
 async def _operate(registry: "kopf.OperatorRegistry", *, namespace: str, stop: threading.Event) -> None:
     import kopf  # noqa: PLC0415
 
+    # Signals are the main thread's, which ends this one.
+    logs.silence("kopf._core.reactor.running", "OS signals are ignored")
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True  # needs the right to list all namespaces and definitions

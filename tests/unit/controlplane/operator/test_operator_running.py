@@ -100,8 +100,8 @@ async def test_device_that_is_gone_is_forgotten(hearing):
 
 
 @pytest.mark.slow
-async def test_operator_gives_and_takes_back(site, settings):
-    """A device that was there, one that comes later, a claim that is bound, a device that leaves."""
+async def test_operator_gives_and_takes_back(site, settings, caplog):
+    """A device that was there, one that comes later, a claim that is bound, one that leaves; nothing to warn of."""
     site.device("early", s3=ASKS)
     async with site.operator(settings, unregister_grace_s=0.0):
         await site.until(lambda: site.get("objectbucketclaims", "early"))
@@ -116,6 +116,7 @@ async def test_operator_gives_and_takes_back(site, settings):
         await site.until(lambda: FINALIZER not in site.get("edgedevices", "late")["metadata"]["finalizers"])
         assert site.get("objectbucketclaims", "early")
         assert "kopf" not in str(site.get("edgedevices", "early"))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 @pytest.mark.slow
