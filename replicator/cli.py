@@ -46,7 +46,7 @@ for command in (
 def main() -> None:
     """The `replicator` command."""
     try:
-        app()
+        app(prog_name="replicator")
     except ConfigError as error:
         _leave(Exit.CONFIG, error)
     except ReplicatorError as error:
