@@ -14,6 +14,7 @@ from replicator.model import Direction
 from replicator.observe.http import Server, serve
 from replicator.observe.metrics import Metrics
 from replicator.observe.status import ConfigView, Snapshot, State, TargetView
+from tests.answers import ANSWERS, misfits
 from tests.terminal import CTRL_C, on_terminal
 
 TARGET = TargetView(
@@ -260,3 +261,23 @@ async def test_full_disk_behind_the_output_is_told(bare):
         assert result.returncode == 1
         assert "standard output cannot be written: No space left on device. Make room" in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+async def test_each_answer_in_json_is_as_documented(busy, until):
+    """Standard output is one JSON value with the fields of docs/json.md, whatever the log says beside it."""
+    (busy.home / "export/out/20").write_bytes(b"x")
+    results = {name: await busy(*name.split(), "--json") for name in ("sync --dry-run", "sync")}
+    (busy.home / "export/out/20").write_bytes(b"changed")
+    results["verify"] = await busy("verify", "--json")
+    async with busy.running() as service:
+        await until(service.is_in_step)
+        here = {"REPLICATOR_HTTP_LISTEN": f"127.0.0.1:{service.port}"}
+        beside = ("status", "explain out/1", "doctor", "targets", "settings")
+        told = await asyncio.gather(*(busy(*name.split(), "--json", **here) for name in beside))
+        results |= {name.split()[0]: result for name, result in zip(beside, told, strict=True)}
+
+    assert results.keys() == ANSWERS.keys()
+    for name, result in results.items():
+        assert list(misfits(json.loads(result.out), ANSWERS[name][0], name)) == []
+    assert json.loads(results["verify"].out)[0]["differences"]
