@@ -72,11 +72,12 @@ class Engine:
         self.patrols: dict[str, Patrol] = {}
         self.queue = Queue(bulk_bytes=settings.part_size_bytes)
         self.journal = Journal.open(str(settings.state_dir))
-        if self.journal.set_aside:
+        if self.journal.distrust:
             log.error(
-                "journal is damaged or of a later release, a fresh one begins; contents are compared, none deleted",
+                "journal is set aside, a fresh one begins; contents are compared, none deleted",
+                reason=self.journal.distrust,
                 path=self.journal.set_aside,
-                fix="Keep the file for a report, or remove it.",
+                fix="Remove the file once everything is in step; of a damaged one keep a copy for a report.",
             )
         self._policy = RetryPolicy(max_s=settings.retry_max_s, parked_s=settings.parked_retry_s)
         self._endpoints = Endpoints(self._open_store, lambda: Gate(self._policy, Concurrency(self.settings.transfers)))

@@ -9,6 +9,7 @@ import os
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from enum import StrEnum
 from importlib import resources
 
 from replicator.errors import ConfigError, JournalError
@@ -24,6 +25,13 @@ BUSY_TIMEOUT_S = 10.0
 _PRIVATE_DIR = 0o700
 _PRIVATE_FILE = 0o600
 _UNTRUSTED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+
+
+class Distrust(StrEnum):
+    """Why a journal is set aside."""
+
+    DAMAGED = "damaged"
+    LATER = "later-release"
 
 
 def path_in(state_dir: str) -> str:
@@ -58,24 +66,24 @@ def take_lock(state_dir: str) -> int:
     return fd
 
 
-def open_database(state_dir: str) -> tuple[sqlite3.Connection, str]:
-    """The database of a locked `state_dir`, ready for writing, and where an untrusted one was set aside, or ''."""
+def open_database(state_dir: str) -> tuple[sqlite3.Connection, str, Distrust | None]:
+    """The database of a locked `state_dir`, ready for writing; where an untrusted one was set aside, or '', and why."""
     path = path_in(state_dir)
     try:
         # Made here for its mode, which SQLite gives its companion files too; and closed before SQLite has it,
         # because closing any descriptor of it later would drop SQLite's locks.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, _PRIVATE_FILE))
-        connection = _opened(path)
-        if connection is not None:
-            return connection, ""
+        found = _opened(path)
+        if not isinstance(found, Distrust):
+            return found, "", None
         aside = _set_aside(path)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE))
-        connection = _opened(path)
+        fresh = _opened(path)
     except (OSError, sqlite3.Error) as exc:
         raise _unusable(state_dir, exc) from exc
-    if connection is None:
+    if isinstance(fresh, Distrust):
         raise JournalError(f"{path}: a fresh journal cannot be read back. Check the device's storage")
-    return connection, aside
+    return fresh, aside, found
 
 
 def open_sending(state_dir: str) -> Sending:
@@ -91,9 +99,10 @@ def connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
 
 
-def _opened(path: str) -> sqlite3.Connection | None:
-    """The database at `path`, brought to our version of the schema; None when it is not to be trusted."""
+def _opened(path: str) -> sqlite3.Connection | Distrust:
+    """The database at `path`, brought to our version of the schema; else why it is not to be trusted."""
     connection = connect(path)
+    why = Distrust.DAMAGED
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -105,6 +114,8 @@ def _opened(path: str) -> sqlite3.Connection | None:
             is_sound = _is_sound(connection, SCHEMA_VERSION)
         if is_sound:
             return connection
+        if version > SCHEMA_VERSION:
+            why = Distrust.LATER
     except UnicodeDecodeError:  # A damaged schema is quoted in SQLite's message, and Python cannot read that.
         pass
     except sqlite3.Error as exc:
@@ -112,7 +123,7 @@ def _opened(path: str) -> sqlite3.Connection | None:
             connection.close()
             raise
     connection.close()
-    return None
+    return why
 
 
 def _is_sound(connection: sqlite3.Connection, version: int) -> bool:

@@ -44,7 +44,14 @@ class Journal(Rows, Intents, Uploads, LateWrites, Usage):
     """
 
     def __init__(
-        self, *, reader: Reader, committer: Committer, sending: Sending, opened: ExitStack, set_aside: str
+        self,
+        *,
+        reader: Reader,
+        committer: Committer,
+        sending: Sending,
+        opened: ExitStack,
+        set_aside: str,
+        distrust: journal_file.Distrust | None,
     ) -> None:
         """Use `open`. `opened` releases what stands behind the others, the lock last."""
         super().__init__(reader=reader, committer=committer)
@@ -53,6 +60,8 @@ class Journal(Rows, Intents, Uploads, LateWrites, Usage):
         """What is under way now; what the process before this one left there is expected late."""
         self.set_aside = set_aside
         """Where a journal that could not be trusted was put at open; '' when there was none."""
+        self.distrust = distrust
+        """Why it could not."""
 
     @classmethod
     def open(cls, state_dir: str) -> Self:
@@ -62,12 +71,17 @@ class Journal(Rows, Intents, Uploads, LateWrites, Usage):
         """
         with ExitStack() as opened:
             opened.callback(os.close, journal_file.take_lock(state_dir))
-            writer, set_aside = journal_file.open_database(state_dir)
+            writer, set_aside, distrust = journal_file.open_database(state_dir)
             opened.callback(writer.close)
             reader = opened.enter_context(closing(Reader(journal_file.path_in(state_dir))))
             sending = opened.enter_context(closing(journal_file.open_sending(state_dir)))
             journal = cls(
-                reader=reader, committer=Committer(writer), sending=sending, opened=opened, set_aside=set_aside
+                reader=reader,
+                committer=Committer(writer),
+                sending=sending,
+                opened=opened,
+                set_aside=set_aside,
+                distrust=distrust,
             )
             if not set_aside:  # a fresh journal has other numbers for its targets
                 for target, relpath, checksum in sending.left:

@@ -14,7 +14,7 @@ import pytest
 
 from replicator.errors import ConfigError, JournalError
 from replicator.model import Fingerprint, Row
-from replicator.stores.journal.file import SCHEMA_VERSION
+from replicator.stores.journal.file import SCHEMA_VERSION, Distrust
 from replicator.stores.journal.journal import Journal
 from tests.schemas import script_of
 
@@ -243,6 +243,23 @@ def test_untrusted_journal_is_set_aside_and_a_fresh_one_begins(tmp_path, make_ro
     if len(damaged) > 100:
         assert Path(set_aside).read_bytes()[4096:] == damaged[4096:]
     assert opened(tmp_path) == ("", 0)
+
+
+@pytest.mark.fault("C11")
+def test_reason_tells_a_later_release_from_damage(tmp_path, make_row):
+    """Who goes back to an older release is not told that the journal is damaged, and who has damage is."""
+    reasons = []
+    for damage in (_newer, _said_to_be_older, lambda path: path.write_bytes(b"no database" * 100)):
+        filled(tmp_path, make_row, 1)
+        damage(tmp_path / "journal.db")
+        journal = Journal.open(str(tmp_path))
+        reasons.append(journal.distrust)
+        journal.close()
+    journal = Journal.open(str(tmp_path))
+
+    assert reasons == [Distrust.LATER, Distrust.DAMAGED, Distrust.DAMAGED]
+    assert journal.distrust is None
+    journal.close()
 
 
 @pytest.mark.fault("C6")
