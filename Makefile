@@ -28,7 +28,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format format-check lint types contracts unit lock clean
-.PHONY: package image release
+.PHONY: package image release screenshots
 .PHONY: bench bench-idle bench-detect bench-resume bench-burst bench-fleet faults soak audit
 
 help: ## list what can be made
@@ -111,6 +111,10 @@ lock: ## resolve the locked versions anew (needs uv)
 	$(subst pyproject.toml,benchmarks/requirements.in,$(LOCK)) --upgrade --output-file config/locks/bench.txt
 	$(subst pyproject.toml,config/locks/audit.in,$(LOCK)) --upgrade --output-file config/locks/audit.txt
 	$(subst pyproject.toml,config/locks/docs.in,$(LOCK)) --upgrade --output-file config/locks/docs.txt
+
+screenshots: $(VENV)/.dev ## the pictures of the page in docs/images, taken anew (needs chromium)
+	@mkdir -p docs/images
+	PYTHONPATH=. $(BIN)/python -m tests.page.pictures docs/images
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
