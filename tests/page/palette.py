@@ -5,7 +5,8 @@ Source: the PNG specification, 8-bit RGB and RGBA without interlacing, which is 
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 
 Pixel = tuple[int, int, int]
 
@@ -14,17 +15,16 @@ _CHANNELS = {2: 3, 6: 4}
 
 
 def with_palette(png: bytes) -> bytes:
-    """The same picture with the least significant bits of its colours dropped until 256 are enough."""
+    """The same picture in its 256 most frequent colours, all flat areas among them; the others in the nearest."""
     chunks = list(_chunks(png))
     width, height, _, kind = struct.unpack(">IIBB", chunks[0][1][:10])
     raw = zlib.decompress(b"".join(body for name, body in chunks if name == b"IDAT"))
     channels = _CHANNELS[kind]
     rows = _unfiltered(raw, width * channels, channels)
     pixels = [list(zip(row[0::channels], row[1::channels], row[2::channels], strict=True)) for row in rows]
-    used = {pixel for row in pixels for pixel in row}
-    near = next(near for bits in range(8) if len(set((near := _rounded(used, bits)).values())) <= 256)
-    palette = {colour: number for number, colour in enumerate(sorted(set(near.values())))}
-    place = {pixel: palette[near[pixel]] for pixel in used}
+    used = Counter(pixel for row in pixels for pixel in row)
+    palette = [pixel for pixel, _ in used.most_common(256)]
+    place = {pixel: min(range(len(palette)), key=lambda number: _distance(palette[number], pixel)) for pixel in used}
     body = b"".join(b"\0" + bytes(place[pixel] for pixel in row) for row in pixels)
     return b"".join(
         [
@@ -37,9 +37,8 @@ def with_palette(png: bytes) -> bytes:
     )
 
 
-def _rounded(pixels: Iterable[Pixel], bits: int) -> dict[Pixel, tuple[int, ...]]:
-    """Each colour in the middle of those that differ from it in so many low bits only."""
-    return {pixel: tuple((value >> bits << bits) + (1 << bits >> 1) for value in pixel) for pixel in pixels}
+def _distance(one: Pixel, other: Pixel) -> int:
+    return sum((mine - theirs) ** 2 for mine, theirs in zip(one, other, strict=True))
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:

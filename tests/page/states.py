@@ -120,9 +120,7 @@ BUSY = device(
         pending_bytes=208 * MIB,
         oldest_pending_s=21,
         in_flight=(MovingFile("2027-01-15/weights.bin", 208 * MIB, 88 * MIB),),
-        reason="1 of 15 files is missing",
-        fix="Complete the set in the bucket, its manifest last.",
-        generation=GenerationView("2027-01-14", NOW_TS - 7260, "1 of 15 files is missing"),
+        generation=GenerationView("2027-01-14", NOW_TS - 7260),
     ),
     throughput=moved(
         lambda place: wave(place, height=9 * MIB, since=22), lambda place: wave(place + 5, height=20 * MIB, since=53)
@@ -146,7 +144,12 @@ LAGGING = device(
             degraded="8672 of 70112 directories are not watched; set fs.inotify.max_user_watches to 131072",
         ),
     ),
-    models(),
+    models(
+        state=State.BEHIND,
+        reason="1 of 15 files is missing",
+        fix="Complete the set in the bucket, its manifest last.",
+        generation=GenerationView("2027-01-14", NOW_TS - 7260, "1 of 15 files is missing"),
+    ),
     throughput=moved(lambda place: wave(place, height=0.3 * MIB, since=0), lambda _: 0),
     link=LinkView(
         up_limit=64 * KIB,

@@ -50,7 +50,6 @@ SHOWN = {
         "Not yet",
         {
             "#moving": ["2027-01-15/weights.bin", "88 MiB of 208 MiB"],
-            "#attention": ["detector/ingress/models is behind", "1 of 15 files is missing"],
             "#settings": ["at most 2 MiB/s; one transfer achieves 1.9 MiB/s", "no cap; one transfer"],
         },
     ),
@@ -58,7 +57,13 @@ SHOWN = {
         "Not yet",
         {
             "#targets": ["2 h 33 min", "1432 files (3.2 GiB)"],
-            "#attention": ["events are incomplete", "fs.inotify.max_user_watches", "Sweeps go on."],
+            "#attention": [
+                "events are incomplete",
+                "fs.inotify.max_user_watches",
+                "Sweeps go on.",
+                "detector/ingress/models is behind",
+                "1 of 15 files is missing",
+            ],
             "#settings": ["4.1 GiB of 5 GiB used", "no: os-stats/egress/statistics: the oldest of 1432"],
         },
     ),
