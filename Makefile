@@ -28,7 +28,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format format-check lint types contracts unit lock clean
-.PHONY: package image release screenshots
+.PHONY: docs package image release screenshots
 .PHONY: bench bench-idle bench-detect bench-resume bench-burst bench-fleet faults soak audit
 
 help: ## list what can be made
@@ -51,6 +51,10 @@ soak: $(VENV)/.dev ## the long profiles: every seed, every place to be killed at
 
 audit: $(AUDIT)/.made build/sbom.json ## what ships as a CycloneDX list, and whether a flaw is known in it
 	@$(AUDIT)/bin/python .ci/audit.py $(ARGS)
+
+docs: $(VENV)/.demo $(DOCS)/.made ## the documentation, as a site that needs no network: build/site/index.html
+	@$(BIN)/python docs/generate.py
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --config-file config/mkdocs.yml
 
 package: $(VENV)/.demo ## wheel and sdist in dist/, compared with the tree, then installed beside the runtime lock
 	@$(BIN)/python .ci/package.py
