@@ -7,8 +7,8 @@ import pytest
 
 from replicator.observe.listener import MAX_STREAMS
 from tests.browser import needs_chromium
-from tests.device import eventually
 from tests.page.states import BLOCKED, BUSY, IN_STEP, models, stats
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, needs_chromium]
 
