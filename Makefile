@@ -54,6 +54,7 @@ audit: $(AUDIT)/.made build/sbom.json ## what ships as a CycloneDX list, and whe
 
 docs: $(VENV)/.demo $(DOCS)/.made ## the documentation, as a site that needs no network: build/site/index.html
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m tests.answers docs/json.md
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --config-file config/mkdocs.yml
 
 package: $(VENV)/.demo ## wheel and sdist in dist/, compared with the tree, then installed beside the runtime lock

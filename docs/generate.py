@@ -1,4 +1,4 @@
-"""Writes docs/reference/ from the code: settings, metrics, commands, JSON, words of errors.
+"""Writes docs/reference/ from the code: settings, metrics, commands, words of errors.
 
     python docs/generate.py
 
@@ -6,31 +6,24 @@ Owns: which table of the code becomes which page, and how it reads. Never: a fac
 `docs/next_steps.toml`, which has to have exactly the words that the code has. Not part of the package.
 """
 
-import ast
-import dataclasses
-import enum
-import functools
 import inspect
 import re
 import textwrap
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 import typer
 from pydantic.fields import FieldInfo
 
 from replicator import cli, errors
-from replicator.commands import answers
 from replicator.config.fields import OptionsPatch
 from replicator.config.settings import FLAGS, Settings
 from replicator.controlplane import storage
 from replicator.controlplane.settings import ControlSettings, EdgeApiSettings, OperatorSettings
-from replicator.doctor.findings import Finding
-from replicator.observe import edge_metrics, explanation, metrics, operator_metrics, standing, status
+from replicator.observe import edge_metrics, metrics, operator_metrics
 from replicator.observe.status import State
 from replicator.stores.files.beneath import OBSTACLES
 
@@ -213,89 +206,6 @@ def _choice(option: Any) -> str:
     return f"`{getattr(option.default, 'value', option.default)}`"
 
 
-# JSON
-
-
-def _json() -> Iterator[str]:
-    yield "# Fields of the JSON"
-    yield textwrap.dedent("""\
-        Read what you know and pass over the rest: later versions have more fields. Ages and waits end in `_s` and are
-        seconds; moments end in `_ts` and are seconds since 1970. Every string is in an escaped form that is safe to
-        print: `\\\\` is a backslash, `\\xNN` a byte that is no printable character, `\\uNNNN` and `\\UNNNNNNNN` a
-        character that is none.""")
-    yield "## `replicator status --json`, `replicator sync --json`, `/status`"
-    yield from _shapes(status.Snapshot)
-    yield "## `replicator explain --json`, `/explain`"
-    yield from _shapes(explanation.Explanation)
-    for command, what, shape in (
-        ("sync --dry-run", "A list of these:", answers.PlannedStep),
-        ("verify", "A list of these:", answers.ComparedTarget),
-        ("doctor", "A list of these:", Finding),
-        ("targets", "A list of these:", answers.MappedTarget),
-        ("settings", "One of these by the name of each setting:", answers.SettingInForce),
-    ):
-        yield f"## `replicator {command} --json`"
-        yield what
-        yield from _shapes(shape)
-    yield "## What the control plane is told"
-    yield "The extension `replication` of a heartbeat, and `status.replication` of an EdgeDevice, tell this."
-    yield from _shapes(standing.Report)
-
-
-def _shapes(first: type) -> Iterator[str]:
-    """A dataclass and those that it holds, each once."""
-    todo, seen = [first], set[type]()
-    while todo:
-        shape = todo.pop(0)
-        if shape in seen:
-            continue
-        seen.add(shape)
-        docs = _attribute_docs(shape)
-        yield f"### {shape.__name__}"
-        yield _words(inspect.getdoc(shape))
-        if issubclass(shape, enum.Enum):
-            yield _table("Word", "Meaning", rows=[[f"`{one.value}`", docs.get(one.name, "")] for one in shape])
-            continue
-        hints = typing.get_type_hints(shape)
-        rows = []
-        for field in dataclasses.fields(shape):  # type: ignore[arg-type]  # no Enum: a dataclass
-            text, inner = _type(hints[field.name])
-            todo += inner
-            rows.append([f"`{field.name}`", text, docs.get(field.name, "")])
-        yield _table("Field", "Type", "Meaning", rows=rows)
-
-
-def _type(hint: Any) -> tuple[str, list[type]]:
-    """How a type reads, and the shapes that it names."""
-    plain = {str: "text", int: "integer", float: "number", bool: "true or false", types.NoneType: "null"}
-    if hint in plain:
-        return plain[hint], []
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        parts = [_type(arg) for arg in args]
-        return " or ".join(text for text, _ in parts), [shape for _, inner in parts for shape in inner]
-    if origin is tuple:
-        text, inner = _type(args[0])
-        return f"list of {text}", inner
-    if origin is not None and issubclass(origin, Mapping):
-        text, inner = _type(args[1])
-        return f"{text} by name", inner
-    return f"[{hint.__name__}](#{hint.__name__.lower()})", [hint]
-
-
-@functools.cache
-def _attribute_docs(shape: type) -> dict[str, str]:
-    """The text below each attribute of a class."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(shape))).body
-    assert isinstance(tree, ast.ClassDef)  # noqa: S101 - of a class
-    found = {}
-    for above, below in zip(tree.body, tree.body[1:], strict=False):
-        target = above.targets[0] if isinstance(above, ast.Assign) else getattr(above, "target", None)
-        if isinstance(target, ast.Name) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            found[target.id] = re.sub(r"\bNone\b", "null", _words(inspect.cleandoc(str(below.value.value))))
-    return found
-
-
 # Words of errors
 
 
@@ -391,7 +301,6 @@ PAGES = {
     "control-plane.md": _control_plane,
     "metrics.md": _metrics,
     "commands.md": _commands,
-    "json-fields.md": _json,
     "errors.md": _errors,
 }
 """Name of the file -> what gives its paragraphs."""
