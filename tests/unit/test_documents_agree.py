@@ -138,6 +138,16 @@ def test_policy_for_credentials_allows_what_is_asked_for_and_no_deleting():
     assert objects["Resource"].endswith("/PREFIX/*")
 
 
+def test_there_is_one_policy():
+    """What operators copy from docs/operations/credentials.md is the policy of SECURITY.md."""
+    policies = [
+        re.findall(r"^```json\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+        for page in ("SECURITY.md", "docs/operations/credentials.md")
+    ]
+
+    assert policies[0] == policies[1]
+
+
 def test_every_test_of_the_semantics_is_cited_by_its_promise():
     """A test of tests/semantics whose docstring begins with a promise's id stands under that promise."""
     texts = promises()
@@ -186,6 +196,14 @@ def test_every_state_is_told():
 
     assert shown[0] == State.STARTING
     assert set(shown) == {state.value for state in State}
+
+
+def test_every_path_that_is_answered_is_told():
+    """The table of paths has each that the HTTP door answers, but for the page's own files, and no other."""
+    answered = set(re.findall(r'"(/[a-z]*)"', text_of("replicator/observe/pages.py")))
+    shown = {row[0].strip("`").partition("?")[0] for row in rows_of(text_of("docs/safe.md")) if row[0].startswith("`/")}
+
+    assert shown == answered
 
 
 def unknown_settings(text: str) -> set[str]:
