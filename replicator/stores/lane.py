@@ -56,8 +56,8 @@ class Lane:
             relpath = _beneath(lane.target.subdir, path)
             if relpath is None:
                 continue
-            known = [lane.row(relpath), *lane.journal.intents(lane.number)]
-            if any(row and row.relpath == relpath and row.fingerprint.matches(local.fingerprint) for row in known):
+            known = [lane.row(relpath), lane.journal.intents_of(lane.number, [relpath]).get(relpath)]
+            if any(row and row.fingerprint.matches(local.fingerprint) for row in known):
                 return True
         return False
 

@@ -14,12 +14,13 @@ from functools import partial
 
 from replicator.checksum import checksum_of, part_size_of, written
 from replicator.errors import IntegrityFailed, ObjectMissing, RemoteChanged, TransferError
-from replicator.model import Action, Fingerprint, LocalFile, RemoteObject, Row, Unseen
+from replicator.model import Action, LocalFile, RemoteObject, Row, Unseen
 from replicator.reconcile.classify import classify_ingress, is_edited
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import key_of
 from replicator.stores.files.export import TempFile
 from replicator.stores.lane import Lane
+from replicator.transfer import intents
 from replicator.transfer.content import part_sizes
 from replicator.transfer.job import Job
 from replicator.transfer.outcome import Done, Ending, Means, Outcome, attempt
@@ -34,7 +35,12 @@ def fetch(jobs: Sequence[Job], means: Means, go_on: Callable[[], bool]) -> Itera
     All are looked at before the first is fetched, and the small ones are published together. `go_on` is asked before
     each job's requests; where it says no, the job is not begun and not yielded. Raises JournalError.
     """
-    found = [(job, attempt(job, partial(_object, job))) for job in jobs if go_on()]
+    stuck = intents.resume(jobs[0].lane, [job.relpath for job in jobs])
+    found = [
+        (job, stuck[job.relpath] if job.relpath in stuck else attempt(job, partial(_object, job)))
+        for job in jobs
+        if go_on()
+    ]
     with means.turn:
         rows = jobs[0].lane.rows_of([job.relpath for job in jobs])
         begun = [
@@ -111,22 +117,8 @@ def recover(lane: Lane) -> None:
     with contextlib.suppress(TransferError):  # a read-only or missing export; the sweep says it
         lane.export.clear_temps()
     for intent in lane.journal.intents(lane.number):
-        if fingerprint := _in_place(lane, intent):
-            lane.journal.settle(lane.number, dataclasses.replace(intent, fingerprint=fingerprint))
-        else:
-            lane.journal.withdraw(lane.number, intent.relpath)
-
-
-def _in_place(lane: Lane, intent: Row) -> Fingerprint | None:
-    """The version of the file that a crash left in its place; durable now, for the crash may have come before that."""
-    try:
-        with lane.export.open(intent.relpath) as file:
-            if not intent.fingerprint.matches(file.fingerprint):
-                return None
-            file.make_durable()
-            return file.fingerprint
-    except TransferError:
-        return None
+        with contextlib.suppress(TransferError):  # the next job of the path tries again
+            intents.finish(lane, intent)
 
 
 def _same_content(job: Job, remote: RemoteObject, local: LocalFile) -> str:
@@ -202,6 +194,6 @@ def _published(lane: Lane, temp: TempFile, row: Row, local: LocalFile | None) ->
     try:
         fingerprint = lane.export.publish(temp, row.relpath, replacing=replacing)
     except BaseException:
-        lane.journal.withdraw(lane.number, row.relpath)
+        intents.retract(lane, row)
         raise
     return dataclasses.replace(row, fingerprint=fingerprint)

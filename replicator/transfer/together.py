@@ -14,6 +14,7 @@ from replicator.errors import TransferError
 from replicator.model import Fingerprint, LocalFile, RemoteObject, Row
 from replicator.stores.files.export import Publication, TempFile
 from replicator.stores.lane import Lane
+from replicator.transfer import intents
 from replicator.transfer.job import Job
 from replicator.transfer.outcome import Done, Ending, Means, Outcome, attempt
 from replicator.transfer.pull import Mismatch, pull_small
@@ -123,7 +124,7 @@ class _Publishing:
             item.row = dataclasses.replace(item.row, fingerprint=placed)
             return
         item.error = item.error or placed
-        attempt(item.wanted.job, partial(self._lane.journal.withdraw, self._lane.number, item.row.relpath))
+        attempt(item.wanted.job, partial(intents.retract, self._lane, item.row))
 
     def _once(self, commit: Callable[[list[Row]], None]) -> None:
         """One commit for all that are well so far."""

@@ -1,6 +1,8 @@
 """What the model found, each as a story of its own."""
 
-from tests.model.process import COMING, IN, OUT, PART, RANGED
+import pytest
+
+from tests.model.process import COMING, ECHO, IN, OUT, PART, RANGED
 from tests.model.world import content
 
 
@@ -46,3 +48,22 @@ def test_upload_whose_begin_was_not_answered_is_thrown_away(scene_of):
 
     assert scene.bucket.uploads == {}
     assert scene.bucket.objects["sent/a"].body == content(0, 3 * PART)
+
+
+@pytest.mark.parametrize("opaque", ["", "other"])
+@pytest.mark.parametrize("passes", range(6))
+def test_file_that_could_not_be_made_durable_in_its_place_is_known_as_fetched(scene_of, opaque, passes):
+    """Whichever sync failed: nothing sends the file back, and no conflict copy is made of what nobody edited."""
+    scene = scene_of(opaque=opaque)
+    scene.world.put(COMING + "d/e/c", content(0, 17))
+    scene.injector.arm("sync-failed", ("fsync:before",), skip=passes)
+    for number in (1, 2):  # ingress, and who might echo before ingress tries again
+        scene.process.sweep(number)
+        scene.process.work()
+    scene.world.put(COMING + "d/e/c", content(1, 18))
+
+    scene.calm()
+
+    assert scene.hits["fault sync-failed"] == 1
+    assert [key for key in scene.bucket.objects if key.startswith(ECHO)] == []
+    assert [path.name for path in (scene.world.export / IN).rglob("*.sync-conflict-*")] == []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from replicator.model import Row
 from replicator.stores.journal.commit import Statement
-from replicator.stores.journal.rows import COLUMNS, fingerprint_values, row_from, select, values_of
+from replicator.stores.journal.rows import COLUMNS, fingerprint_values, of_paths, row_from, select, values_of
 from replicator.stores.journal.tables import Tables
 
 
@@ -20,6 +20,7 @@ def _upsert(table: str) -> str:
 
 
 _INTENTS = select("FROM intents WHERE target = ? ORDER BY relpath")
+_OF = select("FROM intents WHERE target = ? AND relpath IN")
 _SETTLE = _upsert("rows")
 _INTEND = _upsert("intents")
 _WITHDRAW = "DELETE FROM intents WHERE target = ? AND relpath = ?"
@@ -35,6 +36,10 @@ class Intents(Tables):
     def intents(self, target: int) -> list[Row]:
         """The renames that were announced and neither settled nor withdrawn, in byte order."""
         return [row_from(record) for record in self._reader.all(_INTENTS, (target,))]
+
+    def intents_of(self, target: int, relpaths: Sequence[str]) -> dict[str, Row]:
+        """Those of these paths, by relpath."""
+        return of_paths(self._reader, _OF, target, relpaths)
 
     def settle(self, target: int, row: Row) -> None:
         """Record that both sides hold this version; its intent, if any, is done with."""
@@ -54,7 +59,7 @@ class Intents(Tables):
         self._committer.commit(*((_LOOSEN, value) for value in values))
 
     def withdraw(self, target: int, relpath: str) -> None:
-        """Drop the intent of a path: the rename did not happen."""
+        """Drop the intent of a path: its file is not there."""
         self._committer.commit((_WITHDRAW, (target, os.fsencode(relpath))))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from replicator.errors import JournalError
 from replicator.model import Fingerprint, Row
-from replicator.stores.journal.tables import DISTRUST, Tables
+from replicator.stores.journal.tables import DISTRUST, Reader, Tables
 
 COLUMNS = "relpath, size, mtime_ns, ctime_ns, ino, etag, checksum, is_verified"
 
@@ -43,12 +43,7 @@ class Rows(Tables):
 
     def rows_of(self, target: int, relpaths: Sequence[str]) -> dict[str, Row]:
         """The rows of these paths by their relpath; those without a row are missing."""
-        rows: dict[str, Row] = {}
-        for begin in range(0, len(relpaths), _PAGE_ROWS):
-            names = [os.fsencode(relpath) for relpath in relpaths[begin : begin + _PAGE_ROWS]]
-            found = self._reader.all(f"{_OF} ({', '.join('?' for _ in names)})", (target, *names))
-            rows.update((row.relpath, row) for row in map(row_from, found))
-        return rows
+        return of_paths(self._reader, _OF, target, relpaths)
 
     def rows(self, target: int) -> Iterator[Row]:
         """All rows in byte order of relpath, read page by page: no snapshot, and no memory of the whole."""
@@ -118,6 +113,16 @@ def fingerprint_values(version: Fingerprint) -> tuple[int, int, int, int]:
 def fingerprint_of(size: int, mtime_ns: int, ctime_ns: int, ino: int) -> Fingerprint:
     """The way back from `fingerprint_values`."""
     return Fingerprint(size, mtime_ns, ctime_ns, ino % _UINT64)
+
+
+def of_paths(reader: Reader, query: str, target: int, relpaths: Sequence[str]) -> dict[str, Row]:
+    """What a query that ends with `relpath IN` finds of these paths, by relpath."""
+    rows: dict[str, Row] = {}
+    for begin in range(0, len(relpaths), _PAGE_ROWS):
+        names = [os.fsencode(relpath) for relpath in relpaths[begin : begin + _PAGE_ROWS]]
+        found = reader.all(f"{query} ({', '.join('?' for _ in names)})", (target, *names))
+        rows.update((row.relpath, row) for row in map(row_from, found))
+    return rows
 
 
 def row_from(record: tuple[Any, ...]) -> Row:

@@ -15,12 +15,12 @@ from typing import ClassVar
 
 import pytest
 
+from tests import schemas
 from tests.faults.crash.tracer import Call, Plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault("C2", "C3")]
 
 OLD, NEW, EDIT = b"old words", b"new words, and more of them", b"words of the workload"
-SCHEMA_1 = Path(__file__).parents[2] / "unit/stores/schema_v1.sql"
 
 
 class Scenario:
@@ -175,7 +175,7 @@ class Upgraded(Scenario):
         path.parent.mkdir(mode=0o700)
         first = sqlite3.connect(path, isolation_level=None)
         first.execute("PRAGMA journal_mode = WAL")
-        first.executescript(SCHEMA_1.read_text(encoding="utf-8"))
+        first.executescript(schemas.script_of(1))
         for name, lines in tables.items():
             for line in lines:
                 # The triggers count the rows.

@@ -275,7 +275,7 @@ def test_full_disk_in_the_middle_of_a_run_keeps_what_was_there(make_lane, means,
 
 
 def test_unsynced_directory_fails_all_that_was_put_in_it(make_lane, means, store, root, journal, monkeypatch):
-    """A rename that may not outlive a power cut is no success, and leaves no intent that would take it for one."""
+    """A rename that may not outlive a power cut is no success; the next attempt makes it one without a download."""
     lane = make_lane(Direction.INGRESS)
     remotes = [store.remote(name, b"new") for name in ("bad/a", "bad/b", "good/c")]
     (root / "bad").mkdir()
@@ -292,7 +292,13 @@ def test_unsynced_directory_fails_all_that_was_put_in_it(make_lane, means, store
     ends = fetch(lane, means, *remotes)
 
     assert [isinstance(ends[name], TransferError) for name in ends] == [True, True, False]
-    assert [intent.relpath for intent in journal.intents(lane.number)] == ["good/c"]
+    assert [intent.relpath for intent in journal.intents(lane.number)] == ["bad/a", "bad/b", "good/c"]
+    assert [isinstance(end, TransferError) for end in fetch(lane, means, *remotes[:2]).values()] == [True, True]
+    monkeypatch.setattr(os, "fsync", fsync)
+    asked = len(store.asked)
+    assert [end.done for end in fetch(lane, means, *remotes[:2]).values()] == [Done.NOTHING, Done.NOTHING]
+    assert [row.relpath for row in lane.rows()] == ["bad/a", "bad/b"]
+    assert len(store.asked) == asked
 
 
 def test_unwritable_intents_publish_nothing(make_lane, means, store, root, journal, monkeypatch):
