@@ -1,8 +1,10 @@
 """The cluster as a source: what its objects mean for one device, and what an API server in trouble may never do."""
 
 import asyncio
+import datetime as dt
 import functools
 import math
+import time
 
 import pytest
 
@@ -544,6 +546,29 @@ async def test_start_while_the_api_server_is_away(home, server, source_of, follo
     assert ", in force is what it said on " in error.problem
     server.start()
     assert await next_of(stream) == good
+
+
+@pytest.mark.fault("E2")
+async def test_hour_of_silence_is_told_with_its_age_and_changes_nothing(
+    home, apply, server, source_of, followed, next_of, monkeypatch
+):
+    """By the clock that beliefs go by: what is in force stays, and what changed meanwhile is the next thing told."""
+    away_s = [0.0]
+    clock = Rhythm(pause_s=lambda _: 0.01, doubt_s=0.05, clock=lambda: time.monotonic() + away_s[0])
+    source = source_of(silence_s=150.0)
+    monkeypatch.setattr(watched, "Mirror", functools.partial(Mirror, rhythm=clock))
+    stream = followed(source)
+    assert shown(await next_of(stream)) == STATS
+
+    server.stop()
+    away_s[0] = 3600.0
+    told = shown(await next_of(stream))
+    since = dt.datetime.fromisoformat(told.removeprefix("has not been heard since ")[:19]).replace(tzinfo=dt.UTC)
+    assert dt.datetime.now(dt.UTC) - since >= dt.timedelta(seconds=3599)
+    apply(fleet.config_map(bucket="another"))
+    server.start()
+
+    assert (await next_of(stream))[0].storage.bucket == "another"
 
 
 @pytest.mark.fault("E2")
