@@ -29,6 +29,9 @@ _MAX_LABEL = 63
 _OF_PODMAN = "podman/"
 """Labels of the workload that begin so are the Pod's, without it."""
 
+_OURS = ".replicator"
+"""Beside the workloads' own directories; no workload is called so."""
+
 _ANY_STORAGE = Storage("https://storage", "bucket", "", SecretStr(""), SecretStr(""))
 """For looking at paths alone."""
 
@@ -49,8 +52,8 @@ class Place:
         return self._volume(f"{self.volumes_dir}/{workload}")
 
     def state(self, workload: str) -> dict[str, Any]:
-        """The journal's: kept where the export is kept, beside the volumes and not among them."""
-        return self._volume(f"{PurePosixPath(self.volumes_dir).parent}/replicator/{workload}")
+        """The journal's: kept where the export is kept. Where volumes are, podman's user may make directories."""
+        return self._volume(f"{self.volumes_dir}/{_OURS}/{workload}")
 
     def _volume(self, path: str) -> dict[str, Any]:
         if self.kept is Kept.EMPTY_DIR:

@@ -124,7 +124,7 @@ class EdgeApiSettings(ControlSettings):
     sidecar_image: str = ""
     """Its image, as devices pull it; without one there are no sidecars."""
     sidecar_volumes_dir: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_-][^/]*)+$")] = VOLUMES_DIR
-    """Where devices keep exports, a directory a workload; journals of sidecars are kept beside it."""
+    """Where devices keep exports, a directory a workload; sidecars keep their journals below it."""
     edge_drain_s: Number = Field(default=5.0, ge=0, le=300)
     """Seconds after SIGTERM in which connections are still taken, until every balancer knows."""
 

@@ -36,7 +36,7 @@ class Rules:
     """For workloads without the annotation."""
     image: str = ""
     volumes_dir: str = sidecar.VOLUMES_DIR
-    """Where the agent keeps exports; journals are kept beside it."""
+    """Where the agent keeps exports; journals are kept below it."""
 
 
 def with_sidecars(given: Contents, rules: Rules) -> Contents:

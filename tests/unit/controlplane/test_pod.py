@@ -188,9 +188,9 @@ def test_sidecar_has_no_privilege(form):
 
 
 def test_journal_is_kept_where_the_export_is_kept():
-    """A directory of the device beside the volumes, not among them; nothing outlives the Pod with emptyDir."""
+    """A directory below the volumes that is no workload's; nothing outlives the Pod with emptyDir."""
     for kept, expected in (
-        (Kept.HOST_PATH, {"hostPath": {"path": "/d/replicator/os-stats", "type": "DirectoryOrCreate"}}),
+        (Kept.HOST_PATH, {"hostPath": {"path": "/d/volumes/.replicator/os-stats", "type": "DirectoryOrCreate"}}),
         (Kept.EMPTY_DIR, {"emptyDir": {}}),
     ):
         pod = render(workload_of(), place=Place(kept, "/d/volumes"), sidecar=sidecar())
