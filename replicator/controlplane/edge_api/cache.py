@@ -42,6 +42,8 @@ class _Kept:
     epoch: int
     """Of the workloads when they were looked at last."""
     workloads: tuple[tuple[Any, ...], ...] = ()
+    had_bucket: bool = False
+    """It has one, or had one and is to have it again."""
     seen: dict[tuple[Kind, Key], _Version] = field(default_factory=dict)
     outcome: Rendering | ConfigError | None = None
 
@@ -84,7 +86,8 @@ class Renderings:
 
     async def _made(self, device: Object) -> _Kept:
         namespace, name = key_of(device)
-        kept = _Kept(device, self._world.epochs.get(namespace, 0))
+        before = self._kept.get(key_of(device))
+        kept = _Kept(device, self._world.epochs.get(namespace, 0), had_bucket=before is not None and before.had_bucket)
         running = self._world.running_on(device)
         kept.workloads = tuple(one.mark for one in running)
         is_leaving = bool(device["metadata"].get("deletionTimestamp"))
@@ -100,7 +103,7 @@ class Renderings:
         )
         self._metrics.renderings.inc()
         try:
-            kept.outcome = render(with_sidecars(contents, self._sidecars))
+            kept.outcome = render(with_sidecars(contents, self._sidecars, had_bucket=kept.had_bucket))
         except ConfigError as exc:
             _log.warning("device keeps what it was told", device=f"{namespace}/{name}", error=exc)
             kept.outcome = exc
@@ -119,8 +122,11 @@ class Renderings:
             rules=self._rules,
         )
         if isinstance(found, Bucket):
+            kept.had_bucket = True
             return found
-        if found.reason is not Reason.NO_STORAGE:
+        if found.reason is Reason.NO_STORAGE:
+            kept.had_bucket = False
+        else:
             who = "/".join(key_of(kept.device))
             _log.warning("device has no bucket", device=who, reason=found.reason, error=found.text)
         return None

@@ -39,15 +39,19 @@ class Rules:
     """Where the agent keeps exports; journals are kept below it."""
 
 
-def with_sidecars(given: Contents, rules: Rules) -> Contents:
+def with_sidecars(given: Contents, rules: Rules, *, had_bucket: bool = False) -> Contents:
     """The same with sidecars. Without a bucket workloads run alone until there is one.
 
-    Raises ConfigError for a word that is none of ours, or a name that is taken.
+    Raises ConfigError for a word that is none of ours, a name that is taken, or a bucket that is not whole any more: to
+    take sidecars out and put them in again would stop workloads twice.
     """
     if given.device["metadata"].get("deletionTimestamp"):
         return given
     if not any(_wants(workload, rules) for workload in given.workloads):
         return given
+    if given.bucket is None and had_bucket:
+        problem, fix = "has lost the bucket that its sidecars use", "Mend its storage; until then it keeps its sidecars"
+        raise ConfigError(where=_device(given), problem=problem, fix=fix)
     if given.bucket is None:
         return replace(given, workloads=[_without_data(one, rules) for one in given.workloads])
     config_map, secret = _words(given.bucket)
@@ -131,7 +135,10 @@ def _digest(words: Mapping[str, str]) -> str:
 def _check_is_free(name: str, given: Contents) -> None:
     named = references(given.workloads)
     if name in named.secrets or name in named.config_maps:
-        metadata = given.device["metadata"]
-        where = f"EdgeDevice {metadata.get('namespace', '')}/{metadata['name']}"
         problem = f"runs a workload that names the Secret or ConfigMap {name!r}, which is its sidecar's"
-        raise ConfigError(where=where, problem=problem, fix="Name it otherwise in the workload")
+        raise ConfigError(where=_device(given), problem=problem, fix="Name it otherwise in the workload")
+
+
+def _device(given: Contents) -> str:
+    metadata = given.device["metadata"]
+    return f"EdgeDevice {metadata.get('namespace', '')}/{metadata['name']}"

@@ -14,6 +14,7 @@ CLAIM = "objectbucket.io/v1alpha1"
 BOUND = {"spec": {"objectBucketName": "obc-fleet-gateway-7"}, "status": {"phase": "Bound"}}
 OF_CLAIM = {"bucket-provisioner": "openshift-storage.noobaa.io-obc"}
 MEMBER = {"flotta/member-of": "home"}
+WITH_SIDECAR = {"metadata": {"annotations": {ANNOTATION: "container"}}}
 
 
 def claimed(cluster):
@@ -91,9 +92,7 @@ CHANGES = {
     ),
     "sidecar of the workload": (
         nothing,
-        lambda c: c.edit(
-            "edgeworkloads", "fleet", "os-stats", {"metadata": {"annotations": {ANNOTATION: "container"}}}
-        ),
+        lambda c: c.edit("edgeworkloads", "fleet", "os-stats", WITH_SIDECAR),
     ),
     "annotations of the workload": (
         nothing,
@@ -259,3 +258,21 @@ async def test_selection_is_computed_here(cluster, edge):
     said = await asked_until(edge.device(), lambda said: len(said.content["workloads"]) == 2)
 
     assert [one["name"] for one in said.content["workloads"]] == ["named", "os-stats"]
+
+
+async def test_sidecars_stay_while_the_bucket_is_not_whole(cluster, start):
+    """A Secret that is gone for a moment stops no workload; storage that nobody configures takes the sidecar out."""
+    cluster.edit("edgeworkloads", "fleet", "os-stats", WITH_SIDECAR)
+    edge = await start()
+    one = edge.device()
+    before = (await asked_until(one, lambda said: said.status == 200)).headers["etag"]
+
+    cluster.delete("secrets", "fleet", "keys")
+    said = await asked_until(one, lambda said: said.status != 200)
+    assert (said.status, b"has lost the bucket" in said.body) == (500, True)
+    cluster.put(secret())
+    await asked_until(one, lambda said: said.headers.get("etag") == before)
+
+    cluster.edit("edgedevices", "fleet", "gateway-7", {"spec": {"storage": None}})
+    said = await asked_until(one, lambda said: said.status == 200 and said.headers["etag"] != before)
+    assert "replicator" not in said.content["workloads"][0]["specification"]

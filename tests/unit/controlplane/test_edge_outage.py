@@ -15,7 +15,8 @@ from replicator.controlplane.edge_api.world import World
 from replicator.controlplane.settings import EdgeApiSettings
 from replicator.observe.edge_metrics import EdgeMetrics
 from replicator.observe.standing import Report, Stand, Standing, to_json
-from tests.edge import b64, secret, until
+from tests.edge import b64, secret
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.fault("E2")
 
@@ -56,7 +57,7 @@ async def test_every_poll_of_an_hour_gets_what_is_known(client, cluster, clock, 
     world = World(client, settings, clock=clock)
     renderings = Renderings(world, settings.rules, Sidecars(), EdgeMetrics())
     tasks = [asyncio.create_task(mirror.run()) for mirror in world.mirrors]
-    await until(lambda: world.is_complete)
+    await eventually(lambda: world.is_complete)
     device = world.devices.objects[KEY]
     before = await renderings.of(device)
 

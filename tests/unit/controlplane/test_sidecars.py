@@ -126,6 +126,15 @@ def test_workload_runs_alone_until_there_is_a_bucket():
     assert [one["name"] for one in pod_on_device(joined)["containers"]] == ["stats", "replicator"]
 
 
+def test_bucket_that_is_lost_leaves_the_device_as_it_is():
+    """To take the sidecar out and put it in again would stop the workload twice; whoever has none is told the rest."""
+    with pytest.raises(ConfigError, match="has lost the bucket that its sidecars use"):
+        with_sidecars(contents(annotated(), bucket=None), RULES, had_bucket=True)
+
+    given = contents(workload(), bucket=None)
+    assert with_sidecars(given, RULES, had_bucket=True) is given
+
+
 def test_device_that_leaves_is_told_its_bucket_alone():
     """Whatever its workloads say: a word that is wrong does not keep it from sending its last files."""
     leaving = contents(annotated(annotations={ANNOTATION: "native"}), deletionTimestamp="2026-11-23T11:00:00Z")
