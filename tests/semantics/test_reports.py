@@ -114,6 +114,22 @@ async def test_b9_device_that_is_wanted_again_in_the_middle_goes_on_as_ever(far_
         assert not any(report.is_drained for report in source.told)
 
 
+async def test_b6_signal_while_a_device_goes_on_sending_ends_it_all(far_device, proxy, until):
+    """B6: a stop in the middle of a departure drains for its time and ends, and nothing is called drained."""
+    device = far_device
+    device.write("out/f")
+    source = Told(device.egress(), device.ingress())
+    proxy.on("", error(403, "AccessDenied"), times=None)
+    async with device.running(source=source, drain_timeout_s=0.2) as running:
+        await until(lambda: running.view().state == "blocked")
+        await told_of_departure(source, running, until)
+        running.supervisor.stop()
+        await until(running.task.done)
+
+    assert not any(report.is_drained for report in source.told)
+    assert source.told[-1].pending_files == 1
+
+
 async def told_of_departure(source, running, until):
     """Disconnect; what is told once the drain time is over, and the device goes on."""
     source.told.clear()
