@@ -68,7 +68,7 @@ def render(workload: EdgeWorkload, *, place: Place, sidecar: Sidecar | None, dev
     """
     name = workload.metadata.name
     spec = copy.deepcopy(workload.spec.pod.spec)
-    _check(workload, spec, has_sidecar=sidecar is not None)
+    check(workload, spec, has_sidecar=sidecar is not None)
     volume = volume_name("export", name)
     for container in spec["containers"]:
         mounts = container.get("volumeMounts") or []
@@ -121,7 +121,8 @@ def user_of(workload: EdgeWorkload, *, kept: Kept, default: int) -> int:
     return found[-1] if found else (0 if kept is Kept.HOST_PATH else default)
 
 
-def _check(workload: EdgeWorkload, spec: dict[str, Any], *, has_sidecar: bool) -> None:
+def check(workload: EdgeWorkload, spec: dict[str, Any], *, has_sidecar: bool) -> None:
+    """Raises ConfigError for a Pod that could not run, or paths that lead elsewhere."""
     data, where = workload.spec.data, f"{workload.where}: spec.data"
     paths = WorkloadPaths(workload.metadata.name, data.egress, data.ingress, f"{where}.egress", f"{where}.ingress")
     build([paths], storage=_ANY_STORAGE, settings=Settings())

@@ -15,7 +15,7 @@ from typing import Any
 from replicator.config.manifests import EdgeWorkload
 from replicator.controlplane import sidecar
 from replicator.controlplane.edge_api.messages import Contents, references
-from replicator.controlplane.pod import Place, add_sidecar, user_of
+from replicator.controlplane.pod import Place, add_sidecar, check, user_of
 from replicator.controlplane.storage import Bucket, Object
 from replicator.errors import ConfigError
 
@@ -88,6 +88,7 @@ def _joined(workload: Object, words: str, rules: Rules) -> Object:
     where = f"EdgeWorkload {metadata.get('namespace', '')}/{metadata['name']}"
     parsed = EdgeWorkload.of(workload, where=where, fix="Correct it; until then no device is told of it")
     spec = copy.deepcopy(parsed.spec.pod.spec)
+    check(parsed, spec, has_sidecar=True)
     made = sidecar.Sidecar(
         form=sidecar.Form.CONTAINER,
         image=rules.image,
@@ -97,7 +98,7 @@ def _joined(workload: Object, words: str, rules: Rules) -> Object:
         has_own_volume=False,
     )
     add_sidecar(spec, parsed, sidecar=made, place=Place(volumes_dir=rules.volumes_dir))
-    return _with_spec(workload, pod={**workload["spec"]["pod"], "spec": spec})
+    return _with_spec(workload, pod={"spec": spec})
 
 
 def _without_data(workload: Object, rules: Rules) -> Object:

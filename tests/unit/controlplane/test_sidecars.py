@@ -191,6 +191,12 @@ def made_up_name() -> str:
 REFUSED: dict[str, tuple[Any, str]] = {
     "another word": (lambda: annotated(annotations={ANNOTATION: "native"}), "is neither 'off' nor 'container'"),
     "container": (lambda: annotated(container={"name": "replicator"}), r"containers\[0\].name: is 'replicator'"),
+    "no Pod": (lambda: annotated(pod=None), "spec.pod.spec.containers: is missing"),
+    "no containers": (lambda: annotated(pod={"spec": {"containers": []}}), "spec.pod.spec.containers: is missing"),
+    "export": (
+        lambda: annotated(container={"volumeMounts": [{"name": "mine", "mountPath": "/export"}]}),
+        "mounts /export",
+    ),
     "volume": (
         lambda: annotated(pod={"spec": {"containers": [{"name": "a"}], "volumes": [{"name": "replicator-tmp"}]}}),
         r"volumes\[0\].name",
