@@ -6,6 +6,7 @@ names of volumes (a DNS label of at most 63 characters).
 """
 
 import copy
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -125,7 +126,7 @@ def check(workload: EdgeWorkload, spec: dict[str, Any], *, has_sidecar: bool) ->
     """Raises ConfigError for a Pod that could not run, or paths that lead elsewhere."""
     data, where = workload.spec.data, f"{workload.where}: spec.data"
     paths = WorkloadPaths(workload.metadata.name, data.egress, data.ingress, f"{where}.egress", f"{where}.ingress")
-    build([paths], storage=_ANY_STORAGE, settings=Settings())
+    build([paths], storage=_ANY_STORAGE, settings=_defaults())
     if has_sidecar and not (data.egress or data.ingress):
         problem = "maps nothing, so a sidecar has nothing to do"
         raise ConfigError(where=where, problem=problem, fix="Add egress or ingress, or leave the sidecar out")
@@ -139,6 +140,11 @@ def check(workload: EdgeWorkload, spec: dict[str, Any], *, has_sidecar: bool) ->
             if isinstance(mount, dict) and PurePosixPath(str(mount.get("mountPath"))) == PurePosixPath(EXPORT):
                 problem = f"mounts {EXPORT}, which every container gets by itself"
                 raise ConfigError(where=f"{where}.volumeMounts", problem=problem, fix="Take it out")
+
+
+@functools.cache
+def _defaults() -> Settings:
+    return Settings()
 
 
 def _check_names(spec: dict[str, Any], workload: EdgeWorkload, volumes: Sequence[str]) -> None:
