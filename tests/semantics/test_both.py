@@ -11,9 +11,11 @@ import pytest
 from pydantic import SecretStr
 
 from replicator import once, verify
+from replicator.engine import Engine
 from replicator.errors import ConfigError
 from replicator.observe import logs
 from replicator.observe.status import to_json
+from replicator.transfer import egress
 
 
 @pytest.mark.fault("B16")
@@ -385,6 +387,29 @@ async def test_b7_target_that_is_taken_out_cannot_hold_up_the_others(device, wit
         device.write("second/g")
 
         await until(lambda: witness.keys("second/"))
+
+
+async def test_b7_bucket_of_the_only_target_stays_open_while_its_options_change(device, witness, until, monkeypatch):
+    """B7: the old target is wholly gone before the new one is ready, and the endpoint that both use is still there."""
+    released, recover, release = threading.Event(), egress.recover, Engine.release
+
+    async def told(engine, lane):
+        await release(engine, lane)
+        released.set()
+
+    def recover_later(lane):
+        assert released.wait(10)
+        return recover(lane)
+
+    device.outbox.mkdir()
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        monkeypatch.setattr(Engine, "release", told)
+        monkeypatch.setattr(egress, "recover", recover_later)
+        running.source.offer(device.egress(order="newest"))
+        device.write("out/f")
+
+        await until(lambda: witness.keys("sent/f"))
 
 
 async def test_b6_signal_while_a_target_is_taken_out_ends_it_all(device, until):
