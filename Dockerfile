@@ -47,7 +47,7 @@ EXPOSE 9477
 STOPSIGNAL SIGTERM
 
 # Asks the process itself, past any proxy; never fails for a remote fault. An empty REPLICATOR_HTTP_LISTEN switches
-# HTTP off, and then there is nothing to ask.
+# HTTP off, and then there is nothing to ask. `operator` and `edge-api` listen elsewhere: run them with --no-healthcheck.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "import os, urllib.request as r; a = os.environ.get('REPLICATOR_HTTP_LISTEN', '127.0.0.1:9477'); a and r.build_opener(r.ProxyHandler({})).open(f'http://{a}/healthz', timeout=3)"]
 
 ENTRYPOINT ["replicator"]

@@ -63,7 +63,7 @@ package: $(VENV)/.demo ## wheel and sdist in dist/, compared with the tree, then
 	@$(MAKE) --no-print-directory $(PACKAGE)/.made
 	@PYTHONPATH= $(PACKAGE)/bin/python -P .ci/installed.py
 
-image: ## the container image, with podman, docker or buildah (ARGS="--build-arg PYTHON_IMAGE=...")
+image: ## the container image, with podman, docker or buildah (PYTHON_IMAGE=... for another base)
 	@.ci/image $(ARGS)
 
 release: $(VENV)/.demo ## put VERSION everywhere and cut the changelog's section (VERSION=0.2.0)

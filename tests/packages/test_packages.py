@@ -4,6 +4,7 @@ import email
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import subprocess
 import tomllib
 import venv
@@ -13,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.recipe import stages
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -86,6 +89,16 @@ def test_wheel_works_in_an_environment_of_its_own(made, tmp_path):
 
     assert (tried.returncode, tried.stderr) == (0, "")
     assert tried.stdout == f"replicator {PROJECT['version']} is whole in {tmp_path}/venv\n"
+
+
+@pytest.mark.slow
+def test_image_can_be_made_of_the_sdist(sdist):
+    """The recipe is inside, with whatever it copies and the rules for what reaches the builder."""
+    copies = [shlex.split(rest)[:-1] for stage in stages() for rest in stage.all("COPY") if "--from=" not in rest]
+    sources = {source for words in copies for source in words}
+
+    assert {"Dockerfile", ".dockerignore"} <= sdist.keys()
+    assert [name for name in sources if not any(file == name or file.startswith(f"{name}/") for file in sdist)] == []
 
 
 # What is wrong is found.
