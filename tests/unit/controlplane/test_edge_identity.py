@@ -68,7 +68,7 @@ async def test_certificate_that_does_not_count_is_refused(edge, pki, case):
 async def test_nobody_without_a_certificate(edge, pki):
     """A connection without one ends."""
     one = edge.device()
-    one.context = ssl.create_default_context(cadata=pki.authority.pem)
+    one.context = pki.trust()
 
     with pytest.raises(OSError):  # noqa: PT011
         await ask(one)
