@@ -54,6 +54,7 @@ def test_every_step_runs_in_its_order(ci):
         "make .venv/.dev",
         "make .venv-audit/.made build/sbom.json",
         "audit",
+        "make .venv-docs/.made",
         "make package",
         "make check",
         "make test",
