@@ -47,9 +47,11 @@ def explain(
     from replicator.observe.http import fetch_explanation
     from replicator.observe.render_explanation import render_explanation
 
-    explanation = asyncio.run(fetch_explanation(loaded.settings.http_listen, path))
-    if explanation.verdict is Verdict.UNKNOWN and not path.startswith(("/", "s3://")):  # as the shell completes it
-        explanation = asyncio.run(fetch_explanation(loaded.settings.http_listen, str(Path.cwd() / path)))
+    listen = loaded.settings.http_listen
+    explanation = asyncio.run(fetch_explanation(listen, path))
+    if explanation.verdict is Verdict.UNKNOWN and not path.startswith(("/", "s3://")):
+        from_here = asyncio.run(fetch_explanation(listen, str(Path.cwd() / path)))  # as the shell completes it
+        explanation = from_here if from_here.verdict is not Verdict.UNKNOWN else explanation
     if as_json:
         print_json(to_json(explanation))
     else:

@@ -132,7 +132,8 @@ def _reasons(view: TargetView, say: _Say) -> Iterator[Text]:
         yield Text(f"  left out by rule: {say(totals(view.skipped_by_reason))}{such_as}")
     if view.blocked_bytes:
         free = "" if view.free_bytes is None else f", {words.size(view.free_bytes)} free"
-        yield Text(f"  does not fit on the device: {words.size(view.blocked_bytes)}{free}")
+        quota = f", quota {words.size(view.quota_bytes)}" if view.quota_bytes else ""
+        yield Text(f"  does not fit on the device: {words.size(view.blocked_bytes)}{free}{quota}")
     if view.watcher is not None and view.watcher.degraded:
         yield Text(f"  events ({say(view.watcher.source)}) are incomplete, sweeps go on: {say(view.watcher.degraded)}")
 

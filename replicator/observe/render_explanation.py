@@ -59,9 +59,10 @@ def _facts(place: PlaceView, now_ts: float) -> Iterator[tuple[str, str]]:
         yield "on the device", "no file that can be used" if place.rule or place.obstacle else "no file"
     yield "last in step", _row(place.row)
     yield "close gate", _close_gate(place.close_gate)
-    yield "sent last", place.barrier
-    yield "job", _job(place.job, now_ts)
-    yield "target is blocked", place.block.message if place.block else ""
+    # What the conclusion says already is not said again.
+    yield "sent last", "" if place.barrier in place.summary else place.barrier
+    yield "job", _job(place.job, now_ts, place.summary)
+    yield "target is blocked", place.block.message if place.block and place.block.message not in place.summary else ""
 
 
 def _row(row: RowView | None) -> str:
@@ -85,10 +86,11 @@ def _close_gate(gate: GateView | None) -> str:
     return f"{told}{left}; open_files is {gate.open_files}{ceiling if gate.has_writer else ''}"
 
 
-def _job(job: JobView | None, now_ts: float) -> str:
+def _job(job: JobView | None, now_ts: float, summary: str) -> str:
     if job is None:
         return ""
-    because = f" after {job.reason}: {job.message}" if job.message else ""
+    message = "" if job.message in summary else f": {job.message}"
+    because = f" after {job.reason}{message}" if job.message else ""
     if job.is_running:
         progress = f"{words.size(job.moved_bytes)} of {words.size(job.size)}"
         return f"attempt {job.attempts + 1} runs, {progress}{because}"

@@ -42,8 +42,10 @@ def try_directory(path: str, inner: Sequence[str] = ()) -> Trial:
     try:
         fd = open_directory(path, ())
     except OSError as exc:
+        is_denied = exc.errno in (errno.EACCES, errno.EPERM)
         cause = "it is no directory, or a link" if exc.errno == errno.ENOTDIR else os.strerror(exc.errno or 0)
-        raise Refused(f"cannot be entered: {cause}") from exc
+        fix = "Let this user enter it, and all above it" if is_denied else "Make or mount it, or correct its name"
+        raise Refused(f"cannot be entered: {cause}. {fix}") from exc
     try:
         room = os.statvfs(fd)
         unwritable, tells_writers = _written(path, inner)

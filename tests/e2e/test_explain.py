@@ -10,7 +10,7 @@ async def service(replicator, witness, until):
     """A service whose files stand in every way at once, on both sides of its targets."""
     out, inbox = replicator.home / "export/out", replicator.home / "export/in"
     inbox.mkdir()
-    out.mkdir()
+    (out / "directory").mkdir(parents=True)
     (inbox / "taken").write_bytes(b"no directory")
     (out / "sent").write_bytes(b"hello")
     (out / "scratch.tmp").write_bytes(b"x")
@@ -37,7 +37,8 @@ STANDINGS = [
     ("out/scratch.tmp", 0, ["left out by rule: exclude *.tmp"]),
     ("out/open", 4, ["waits for its writer", "says the kernel", "attempt"]),
     ("incoming/taken/f", 4, ["a file is where 'taken/f' needs a directory", "no file that can be used"]),
-    ("out/nothing", 1, ["not known here"]),
+    ("out/nothing", 1, ["{home}/export/out/nothing -> s3://", "there is no such file, and none was ever sent"]),
+    ("out/directory", 1, ["a directory, and only files are replicated"]),
     ("/etc/passwd", 1, ["no target takes", "replicator targets"]),
 ]
 

@@ -48,6 +48,7 @@ def test_missing_export_is_told_once(root, new_target, new_settings):
 
     assert [one.check for one in found if one.verdict is Verdict.FAILED] == ["export"]
     assert "No such file" in found[1].found
+    assert found[1].fix == "Make or mount it, or correct its name"
     assert [one.check for one in found] == ["state directory", "export", "events"]
 
 

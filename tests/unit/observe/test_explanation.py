@@ -167,8 +167,18 @@ def test_text_names_mapping_conclusion_and_facts(show):
         "  on the device: 5 B, changed 12 s ago",
         "  last in step: another version, 5 B of 2027-01-15 07:59:00Z, ETag abc, verified",
         "  close gate: nobody has it open for writing, says the kernel; open_files is wait",
-        "  job: attempt 4 at 2027-01-15 08:00:30Z after disk-full: no room",
+        "  job: attempt 4 at 2027-01-15 08:00:30Z after disk-full",
     ]
+
+
+def test_text_says_once_what_the_conclusion_says(show):
+    """Why a target is blocked, what a barrier waits for; another error of the job is told beside it."""
+    blocked = show(place(file=FILE, job=FAILING, block=BlockView("no bucket", "Make it.")))
+    barrier = show(place(file=FILE, close_gate=CLOSED, barrier="it is sent last"))
+
+    assert blocked.count("no bucket") == 1
+    assert "after disk-full: no room" in blocked
+    assert barrier.count("it is sent last") == 1
 
 
 def test_text_says_why_a_version_is_not_verified_and_how_the_gate_decides(show):

@@ -107,6 +107,7 @@ def test_every_reason_to_act_is_told(show, snapshot, view, config):
         skipped=(SkippedFile("linked", "hard-link"),),
         skipped_by_reason={"hard-link": 2},
         blocked_bytes=1 << 20,
+        quota_bytes=1 << 21,
         watcher=WatcherView(source="inotify", watches=0, degraded="the watch limit is reached"),
     )
     invalid = dataclasses.replace(config, valid=False, error="a.yaml: spec: unknown key")
@@ -120,7 +121,7 @@ def test_every_reason_to_act_is_told(show, snapshot, view, config):
         "4 attempts, next in 30 s, pending for 3 min",
         "8 more failing; in all 9 access-denied",
         "left out by rule: 2 hard-link, such as linked",
-        "does not fit on the device: 1 MiB, 1 GiB free",
+        "does not fit on the device: 1 MiB, 1 GiB free, quota 2 MiB",
         "events (inotify) are incomplete, sweeps go on: the watch limit is reached",
         "configuration: env, generation 1, applied 5 min ago",
         "refused: a.yaml: spec: unknown key",
