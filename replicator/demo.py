@@ -103,7 +103,8 @@ they appear on the device under    {stage.export}/download/data
 Look at the bucket with any S3 client (any access key and secret will do), for example:
   aws --endpoint-url {stage.endpoint} s3 ls --recursive s3://{BUCKET}/
   curl '{stage.endpoint}/{BUCKET}?list-type=2'
-Ask the replicator: curl http://{stage.listen}/status, /metrics, /readyz
+Ask the replicator: http://{stage.listen}/ in a browser, or elsewhere
+  replicator status --watch --http-listen {stage.listen}
 """,
         markup=False,
     )

@@ -71,11 +71,12 @@ def doctor(
     from replicator.doctor.examination import CONFIGURATION, examine
     from replicator.doctor.findings import Verdict
 
+    styles = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red"}
     findings = []
     for finding in examine(loaded.settings, lambda: targets_of(loaded), is_writing=write):
         findings.append(finding)
         if not as_json:
-            say(finding.as_line())
+            say(finding.as_line(), first_word=styles[finding.verdict])
     bad = [finding for finding in findings if finding.verdict is Verdict.FAILED]
     if as_json:
         print_json([finding.as_json() for finding in findings])

@@ -17,11 +17,20 @@ if TYPE_CHECKING:
 _PIPE_CHARS = 10_000
 
 
-def say(text: str) -> None:
-    """Print a line for people; names in it are escaped here, and letters too that the output cannot carry."""
+def say(text: str, *, first_word: str = "") -> None:
+    """Print a line for people; names in it are escaped here, and letters too that the output cannot carry.
+
+    `first_word` is the style of that, where there are colours.
+    """
     encoding = sys.stdout.encoding or "ascii"
+    line = words.escape(text, ascii_only=not encoding.lower().startswith("utf"))
     with _writing():
-        print(words.escape(text, ascii_only=not encoding.lower().startswith("utf")))  # noqa: T201
+        if first_word and sys.stdout.isatty():
+            word, space, rest = line.partition(" ")
+            _console().print(f"[{first_word}]{word}[/]", end=space)
+            _console().print(rest, markup=False)
+        else:
+            print(line)  # noqa: T201
 
 
 def show(picture: "RenderableType") -> None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from replicator.commands import terminal
 from replicator.commands.options import choices_of
 from replicator.commands.terminal import print_json, say
 from replicator.config.settings import FLAGS
@@ -26,6 +27,27 @@ def test_line_is_one_line_with_any_name(monkeypatch, encoding):
     lines = raw.getvalue().decode(encoding).split("\n")
     assert len(lines) == len(HOSTILE) + 1
     assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_first_word_has_a_colour_on_a_terminal_only(monkeypatch, is_terminal):
+    """A pipe gets the line as it is; on a terminal nothing but the word is styled, whatever follows looks like."""
+
+    class Output(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self):
+            return is_terminal
+
+    for name, value in (("TERM", "xterm"), ("NO_COLOR", ""), ("COLUMNS", "80")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", Output())
+    monkeypatch.setattr(terminal, "_console", terminal._console.__wrapped__)
+
+    say("failed   name [bold]x[/bold]: gone", first_word="red")
+
+    shown = "\x1b[31mfailed\x1b[0m" if is_terminal else "failed"
+    assert sys.stdout.getvalue() == f"{shown}   name [bold]x[/bold]: gone\n"
 
 
 def test_json_is_ascii(capsys):
