@@ -237,30 +237,29 @@ async def test_long_work_has_a_bar_on_a_terminal_only(busy):
     assert len(json.loads(answer)) == 2
 
 
-async def test_reader_that_has_enough_is_no_fault(bare):
-    """`| head -1` ends in silence."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_reader_that_has_enough_is_no_fault(bare, unbuffered):
+    """`| head -1` ends in silence, whether that shows while printing or at the end."""
     command = f"{shlex.join(bare.program)} settings --export-dir {'/x' * 100} | head -1"
 
-    result = await asyncio.to_thread(
-        subprocess.run, ["bash", "-c", command], env=bare.environment(), capture_output=True, text=True
-    )
+    done = await shell(command, bare.environment(PYTHONUNBUFFERED=unbuffered))
 
-    assert result.stdout.startswith("config ")
-    assert result.stderr == ""
+    assert done.stdout.startswith("config ")
+    assert done.stderr == ""
 
 
-async def test_full_disk_behind_the_output_is_told(bare):
-    """One line and exit code 1, whether it is found while printing or at the end."""
-    for arguments in ("version", "settings --json"):
-        command = f"{shlex.join(bare.program)} {arguments} > /dev/full"
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_full_disk_behind_the_output_is_told(bare, unbuffered):
+    """One line and exit code 1, whether it shows while printing or at the end."""
+    done = await shell(f"{shlex.join(bare.program)} version > /dev/full", bare.environment(PYTHONUNBUFFERED=unbuffered))
 
-        result = await asyncio.to_thread(
-            subprocess.run, ["bash", "-c", command], env=bare.environment(), capture_output=True, text=True
-        )
+    assert done.returncode == 1
+    assert "standard output cannot be written: No space left on device. Make room" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
-        assert result.returncode == 1
-        assert "standard output cannot be written: No space left on device. Make room" in result.stderr
-        assert len(result.stderr.splitlines()) == 1
+
+async def shell(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return await asyncio.to_thread(subprocess.run, ["bash", "-c", command], env=env, capture_output=True, text=True)
 
 
 @pytest.mark.slow

@@ -67,7 +67,8 @@ def test_file_that_is_read_twice_counts_once():
 
     assert list(reading.of([b"123456", b"78"])) == [b"123456", b"78"]
     assert tally.size_bytes == 8
-    list(reading.of([b"123456", b"78"]))
+    list(reading.of([b"123456", b"7890"]))
+    assert tally.size_bytes == 10
     reading.end()
 
     assert (tally.files, tally.size_bytes) == (1, 10)
