@@ -8,18 +8,35 @@ import sys
 import threading
 import time
 import traceback
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from replicator.commands import first_steps, fleet, questions, terminal, work
 from replicator.commands.exits import Exit
+from replicator.config.settings import FLAGS
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.observe import logs, words
 
 _PATIENCE_S = 1.0
 """For threads to end at the end of the process. The interpreter itself would wait for ever."""
 
+
+class _Commands(TyperGroup):
+    """The commands. A setting that stands before one is told where it goes: that there is no such option is no help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        option = args[0].partition("=")[0] if args else ""
+        if option in {flag.option for flag in FLAGS}:
+            command = next((word for word in args if word in self.commands), "run")
+            told = f"settings follow the command, as in `replicator {command} {option} VALUE`"
+            raise typer.BadParameter(told, ctx=ctx, param_hint=option)
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

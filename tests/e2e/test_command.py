@@ -225,6 +225,18 @@ async def test_wrong_configuration_is_one_line_and_exit_code_2(replicator, envir
     assert "Traceback" not in result.err
 
 
+async def test_slip_on_the_command_line_names_what_was_meant(bare):
+    """The nearest command and the nearest option; a setting that stands before its command is told its place."""
+    command, option, place = await asyncio.gather(
+        bare("statsu"), bare("status", "--wacth"), bare("--config", "/x.yaml", "settings")
+    )
+
+    assert (command.code, option.code, place.code) == (2, 2, 2)
+    assert "Did you mean 'status'" in command.err
+    assert "--watch" in option.err
+    assert "settings follow the command, as in `replicator settings --config VALUE`" in place.err
+
+
 async def test_broken_yaml_is_one_line_with_its_place(replicator):
     """A malformed file names itself and the line."""
     config = replicator.home / "config.yaml"
