@@ -24,24 +24,32 @@ from replicator.observe.render_watch import Picture, changes
 from replicator.observe.status import Snapshot, to_json, verdict
 
 _EVERY_S = 1.0
+_COST_SHARE = 9
+"""A status that takes long is followed by a pause so many times as long: watching must not slow down a large queue."""
+_LATE_S = 2.0
+"""What a status may take beyond its time before the one that is shown counts as old."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What came of one question: a status, or why there is none."""
+    """What came of one question: a status, or why there is none; and after how long the next one is asked."""
 
     snapshot: Snapshot | None
     trouble: str = ""
+    pause_s: float = _EVERY_S
 
 
 async def statuses(listen: str) -> AsyncIterator[Word]:
-    """A word each second from the replicator at `listen`, whichever runs there by then. Raises ConfigError."""
+    """A word a second or so from the replicator at `listen`, whichever runs there by then. Raises ConfigError."""
     while True:
+        began_s, pause_s = time.monotonic(), _EVERY_S
         try:
-            yield Word(await fetch_status(listen))
+            snapshot = await fetch_status(listen)
+            pause_s = max(_EVERY_S, _COST_SHARE * (time.monotonic() - began_s))
+            yield Word(snapshot, pause_s=pause_s)
         except Unavailable as error:
             yield Word(None, str(error))
-        await asyncio.sleep(_EVERY_S)
+        await asyncio.sleep(pause_s)
 
 
 class Display(Protocol):
@@ -143,5 +151,7 @@ class Screen:
         self._draw()
 
     def _draw(self) -> None:
-        age_s = self._clock() - self._seen_s
-        self._live.update(Picture(self._address, self._last, age_s, self._word.trouble, self._paces), refresh=True)
+        age_s, word = self._clock() - self._seen_s, self._word
+        is_late = bool(word.trouble) or age_s > word.pause_s + _LATE_S
+        picture = Picture(self._address, self._last, self._paces, age_s, is_late, word.trouble)
+        self._live.update(picture, refresh=True)

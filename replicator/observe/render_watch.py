@@ -16,19 +16,18 @@ from replicator.observe.paces import Paces
 from replicator.observe.render import render_status
 from replicator.observe.status import Snapshot, TargetView, totals
 
-_FRESH_S = 3.0
-"""The replicator answers within milliseconds, and is asked every second."""
-
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The status and how old it is. `snapshot` None: nobody has answered yet. `trouble` '': the last time one did."""
+    """The last status and how old it is; None while nobody has answered yet, and `trouble` says why."""
 
     address: str
     snapshot: Snapshot | None
-    age_s: float
-    trouble: str
     paces: Paces
+    age_s: float = 0.0
+    is_late: bool = False
+    """There should have been a newer one by now."""
+    trouble: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """As much as there are lines for; the last of them says when there is more."""
@@ -47,9 +46,9 @@ class Picture:
         where = f"replicator at {words.escape(self.address, ascii_only=ascii_only)}"
         if self.snapshot is None:
             return Text(f"{where}: {words.escape(self.trouble or 'is asked', ascii_only=ascii_only)}", "yellow")
-        if not self.trouble and self.age_s < _FRESH_S:
-            return Text(f"{where}, asked every second; Ctrl-C ends", "dim")
-        return Text(f"{where} DOES NOT ANSWER; what stands below is of {words.age(self.age_s)} ago", "bold red")
+        if self.is_late:
+            return Text(f"{where} DOES NOT ANSWER; what stands below is of {words.age(self.age_s)} ago", "bold red")
+        return Text(f"{where}, as of {words.age(self.age_s)} ago; Ctrl-C ends", "dim")
 
 
 def changes(before: Snapshot | None, now: Snapshot) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """The screen of `status --watch`, apart from the process."""
 
+import asyncio
 import io
 import signal
 
 import pytest
 from rich.console import Console
 
+from replicator.commands import watch
 from replicator.commands.watch import Screen, Word
 from replicator.observe.status import ConfigView, Snapshot
 
@@ -48,10 +50,27 @@ async def test_silence_makes_the_picture_older(snapshot):
     console = Console(file=out, force_terminal=True, width=80, height=20)
     with Screen(console, "127.0.0.1:9477", clock=lambda: now_s).drawn() as screen:
         screen.take(Word(snapshot))
-        assert "asked every second" in out.getvalue()
+        now_s = 102.0
+        screen.take(None)
+        assert "as of 2 s ago" in out.getvalue()
         assert "DOES NOT ANSWER" not in out.getvalue()
 
         now_s = 104.0
         screen.take(None)
 
         assert "DOES NOT ANSWER; what stands below is of 4 s ago" in out.getvalue()
+
+
+async def test_dear_status_is_asked_for_less_often(monkeypatch, snapshot):
+    """Who watches a large queue does not slow it down: the pause follows from what an answer took."""
+
+    async def take_long(_listen):
+        await asyncio.sleep(0.2)
+        return snapshot
+
+    monkeypatch.setattr(watch, "fetch_status", take_long)
+
+    word = await anext(watch.statuses("127.0.0.1:9477"))
+
+    assert word.snapshot == snapshot
+    assert word.pause_s > 9 * 0.19
