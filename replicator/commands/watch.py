@@ -18,6 +18,7 @@ from rich.live import Live
 
 from replicator.commands.terminal import print_json, say
 from replicator.errors import Unavailable
+from replicator.observe import words
 from replicator.observe.http import fetch_status
 from replicator.observe.paces import Paces
 from replicator.observe.render_watch import Picture, changes
@@ -70,19 +71,19 @@ async def watch(listen: str, *, as_json: bool) -> Snapshot | None:
             display.take(word)
             last = (word.snapshot if word else None) or last
     if last and not is_still:
-        say(f"last seen: {verdict(last)}")
+        say(f"last seen: {words.unescape(verdict(last))}")
     return last
 
 
-async def _until_signal(words: AsyncIterator[Word]) -> AsyncIterator[Word | None]:
-    """The words as they come, and None for each second without one."""
+async def _until_signal(told: AsyncIterator[Word]) -> AsyncIterator[Word | None]:
+    """What is told as it comes, and None for each second without one."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     stopping = asyncio.create_task(stopped.wait(), name="signal")
     asking: asyncio.Task[Word] | None = None
     while not stopped.is_set():
-        asking = asking or asyncio.ensure_future(anext(words))
+        asking = asking or asyncio.ensure_future(anext(told))
         await asyncio.wait({asking, stopping}, timeout=_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
         if asking.done():
             yield asking.result()
@@ -108,7 +109,8 @@ class Lines:
             return
         if word.trouble != self._trouble:
             self._trouble = word.trouble
-            print(f"replicator: {word.trouble or 'it answers again'}", file=sys.stderr, flush=True)  # noqa: T201
+            news = words.escape(word.trouble) or "it answers again"
+            print(f"replicator: {news}", file=sys.stderr, flush=True)  # noqa: T201
         if word.snapshot is None:
             return
         if self._as_json:
@@ -124,7 +126,6 @@ class Screen:
     """One picture over the whole terminal, which is given back as it was."""
 
     def __init__(self, console: Console, address: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console
         self._address = address
         self._clock = clock
         self._seen_s = clock()
