@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from replicator.commands import first_steps, fleet, questions, terminal, work
 from replicator.commands.exits import Exit
+from replicator.commands.options import Described
 from replicator.config.settings import FLAGS
 from replicator.errors import ConfigError, ReplicatorError
 from replicator.observe import logs, words
@@ -57,7 +58,7 @@ for command in (
     first_steps.demo,
     first_steps.version,
 ):
-    app.command(command.__name__.replace("_", "-"))(command)
+    app.command(command.__name__.replace("_", "-"), cls=Described)(command)
 
 
 def main() -> None:

@@ -12,7 +12,10 @@ def demo(
     seconds: Annotated[float, typer.Option(help="End by itself after so long; 0 runs until Ctrl-C.")] = 0.0,
     port: Annotated[int, typer.Option(help="Port of the demo's S3 server; 0 takes a free one.")] = 0,
 ) -> None:
-    """Run the main job on an embedded S3 server: a workload's files appear in a bucket, a client's on the device."""
+    """Show the main job on this machine, with an S3 server of its own.
+
+    A workload's files appear in a bucket, and those of another client on the device.
+    """
     from replicator import demo as performance
 
     raise typer.Exit(performance.main(seconds=seconds, port=port))

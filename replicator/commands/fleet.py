@@ -26,7 +26,7 @@ def pod(
     user: Annotated[int | None, typer.Option(help="The sidecar's uid; else the workload's.", min=0)] = None,
     grace_s: Annotated[int, typer.Option(help="Seconds that the Pod has to stop.")] = 60,
 ) -> None:
-    """Print the Pod that runs an EdgeWorkload: its containers with /export, and the sidecar if wanted."""
+    """Print the Pod of an EdgeWorkload: its containers with /export. With --sidecar replicator is one of them."""
     from replicator.controlplane.pod import Place
     from replicator.controlplane.rendering import Wish, pod_yaml
 
@@ -36,7 +36,7 @@ def pod(
 
 
 def edge_api() -> None:
-    """Serve devices their configuration from the cluster, by Flotta's protocol; settings are REPLICATOR_CONTROL_*."""
+    """Serve devices their configuration, by Flotta's protocol. Settings are variables REPLICATOR_CONTROL_*."""
     from replicator.controlplane.edge_api import main as server
     from replicator.controlplane.settings import EdgeApiSettings
     from replicator.controlplane.settings import load as control
@@ -47,7 +47,7 @@ def edge_api() -> None:
 
 
 def operator() -> None:
-    """Give the devices of a cluster their bucket claims, and take them back; settings are REPLICATOR_CONTROL_*."""
+    """Give devices their bucket claims, and take them back. Settings are variables REPLICATOR_CONTROL_*."""
     from replicator.controlplane.settings import OperatorSettings
     from replicator.controlplane.settings import load as control
 

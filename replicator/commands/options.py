@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from replicator.config.settings import FLAGS, Flag, Loaded, Settings, load
 from replicator.config.sources.source import Source, make_source
@@ -15,6 +16,27 @@ from replicator.observe import logs
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with documented fields.")]
 Command = Callable[..., int | None]
+
+
+class Described(TyperCommand):
+    """A command whose help keeps the settings apart from its own options, and says how else they are given."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """The sections of the help, each with its lines."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], _SETTINGS: []}
+        names = {flag.name for flag in FLAGS}
+        for param in self.get_params(ctx):
+            is_argument = param.param_type_name == "argument"
+            title = _SETTINGS if param.name in names else "Arguments" if is_argument else "Options"
+            if line := param.get_help_record(ctx):
+                sections[title].append(line)
+        for title, lines in sections.items():
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
+
+
+_SETTINGS = "Settings (also as REPLICATOR_<NAME>, or in the file of --config)"
 
 
 def with_settings(command: Command) -> Command:

@@ -42,7 +42,7 @@ def explain(
     path: Annotated[str, typer.Argument(help="A path on the device or beneath its export, or an object key.")],
     as_json: Json = False,  # noqa: FBT002
 ) -> int:
-    """Ask the running replicator about one file: where it stands, and why. Exit code 0 when it needs nothing."""
+    """Ask the running replicator where one file stands, and why. Exit code 0 when it needs nothing."""
     from replicator.observe.explanation import Verdict, to_json
     from replicator.observe.http import fetch_explanation
     from replicator.observe.render_explanation import render_explanation
@@ -67,7 +67,7 @@ def doctor(
     write: Annotated[bool, typer.Option("--write", help="Try the store with objects, and remove them again.")] = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> int:
-    """Look at this device and at the endpoint, and say what stands in the way; runs beside a running replicator."""
+    """Look at device and endpoint, and say what stands in the way. May be run beside a running replicator."""
     from replicator.doctor.examination import CONFIGURATION, examine
     from replicator.doctor.findings import Verdict
 
@@ -102,7 +102,7 @@ def targets(loaded: Loaded, as_json: Json = False) -> None:  # noqa: FBT002
 
 @with_settings
 def settings(loaded: Loaded, as_json: Json = False) -> None:  # noqa: FBT002
-    """Print the settings in force and where each came from, secrets masked."""
+    """Print the settings in force and where each came from. Secrets are masked."""
     from replicator.commands.answers import in_force, plain
 
     found = in_force(loaded)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @with_settings
 def run(loaded: Loaded) -> None:
-    """Replicate until told to stop: SIGTERM sends what is settled first, a second one does not."""
+    """Replicate until told to stop. SIGTERM, or Ctrl-C, sends what is settled first; a second one does not."""
     from replicator import supervisor
 
     supervisor.main(loaded.settings, source_of(loaded), reread=lambda: load(loaded.flags, os.environ).settings)

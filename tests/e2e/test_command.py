@@ -225,6 +225,17 @@ async def test_wrong_configuration_is_one_line_and_exit_code_2(replicator, envir
     assert "Traceback" not in result.err
 
 
+async def test_help_of_a_command_keeps_settings_apart(bare):
+    """Its own arguments and options come first; the settings say how else they are given."""
+    text = (await bare("explain", "--help")).out
+
+    arguments, options, settings = (
+        text.index(f"\n{title}") for title in ("Arguments:", "Options:", "Settings (also as")
+    )
+    assert arguments < options < text.index("--json") < settings < text.index("--sweep-interval-s")
+    assert "--source env|files|edge-api|kubernetes" in text
+
+
 async def test_slip_on_the_command_line_names_what_was_meant(bare):
     """The nearest command and the nearest option; a setting that stands before its command is told its place."""
     command, option, place = await asyncio.gather(
@@ -320,9 +331,10 @@ async def test_interrupt_ends_a_run_like_sigterm(replicator, until):
 
 
 async def test_help_names_every_command(bare):
-    """`replicator --help` is the table of contents."""
+    """`replicator --help` is the table of contents; what a command does is not cut short there."""
     result = await bare("--help")
 
     assert result.code == 0
+    assert "..." not in result.out.replace("[ARGS]...", "")
     for command in ("run", "sync", "status", "explain", "verify", "doctor", "targets", "settings", "demo"):
         assert f" {command} " in result.out
