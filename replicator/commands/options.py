@@ -4,15 +4,17 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand
 
 from replicator.config.settings import FLAGS, Flag, Loaded, Settings, load
-from replicator.config.sources.source import Source, make_source
 from replicator.model import Target
 from replicator.observe import logs
+
+if TYPE_CHECKING:
+    from replicator.config.sources.source import Source
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with documented fields.")]
 Command = Callable[..., int | None]
@@ -76,8 +78,10 @@ def choices_of(name: str) -> list[str]:
     return list(get_args(annotation)) if get_origin(annotation) is Literal else []
 
 
-def source_of(loaded: Loaded) -> Source:
+def source_of(loaded: Loaded) -> "Source":
     """Where workloads and storage come from."""
+    from replicator.config.sources.source import make_source
+
     return make_source(loaded.settings, os.environ, origins=loaded.origins)
 
 

@@ -263,7 +263,7 @@ async def test_full_disk_behind_the_output_is_told(bare, unbuffered):
 
 
 async def shell(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return await asyncio.to_thread(subprocess.run, ["bash", "-c", command], env=env, capture_output=True, text=True)
+    return await asyncio.to_thread(subprocess.run, ["sh", "-c", command], env=env, capture_output=True, text=True)
 
 
 @pytest.mark.slow
