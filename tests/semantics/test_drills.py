@@ -1,0 +1,64 @@
+"""The recipes of docs/operations/disasters.md, on a real S3 server: what they promise comes out."""
+
+import shutil
+
+from replicator.verify import verify
+from tests.device import Device
+
+NAMES = [f"f{number}" for number in range(6)]
+
+
+async def filled(device) -> None:
+    """Six files on the device and in the bucket."""
+    for name in NAMES:
+        device.write(f"out/{name}", name.encode())
+    await device.sync(device.egress())
+
+
+async def differences(device) -> dict[str, str]:
+    (found,) = await verify(device.effective(), (device.egress(),))
+    return {item.relpath: item.problem for item in found.differences}
+
+
+async def test_lost_device_is_filled_from_its_bucket_and_sends_nothing_again(device, tmp_path, witness):
+    """What a device sent is fetched by a mapping the other way round; put into service then, it sends none of it."""
+    await filled(device)
+    fresh = Device(tmp_path / "fresh", device.storage)
+
+    await fresh.sync(fresh.ingress("out", "sent/"))
+    assert {path.name: path.read_bytes() for path in fresh.outbox.iterdir()} == {name: name.encode() for name in NAMES}
+
+    async with fresh.running(fresh.egress()) as running:
+        await running.in_step()
+        assert "put_object" not in running.requests()
+    assert await differences(fresh) == {}
+
+
+async def test_emptied_bucket_is_told_by_verify_and_filled_by_a_fresh_journal(device, witness):
+    """Objects that somebody removed are missed by verify alone; without the journal, all are sent again."""
+    await filled(device)
+    for name in NAMES:
+        await witness.delete(f"sent/{name}")
+
+    snapshot = await device.sync(device.egress())
+    assert snapshot.targets[0].state == "in-step"
+    assert await witness.keys("sent/") == []
+    assert await differences(device) == dict.fromkeys(NAMES, "missing in the bucket")
+
+    shutil.rmtree(device.home / "state")
+    await device.sync(device.egress())
+    assert await differences(device) == {}
+    assert await witness.keys("sent/") == [f"sent/{name}" for name in NAMES]
+
+
+async def test_new_device_that_starts_empty_removes_nothing(device, tmp_path, witness):
+    """An empty device on the prefix of a lost one leaves its objects alone."""
+    await filled(device)
+    fresh = Device(tmp_path / "fresh", device.storage)
+    fresh.outbox.mkdir()
+
+    async with fresh.running(fresh.egress()) as running:
+        await running.in_step()
+        await running.swept()
+
+    assert await witness.keys("sent/") == [f"sent/{name}" for name in NAMES]
