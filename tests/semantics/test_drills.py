@@ -49,16 +49,3 @@ async def test_emptied_bucket_is_told_by_verify_and_filled_by_a_fresh_journal(de
     await device.sync(device.egress())
     assert await differences(device) == {}
     assert await witness.keys("sent/") == [f"sent/{name}" for name in NAMES]
-
-
-async def test_new_device_that_starts_empty_removes_nothing(device, tmp_path, witness):
-    """An empty device on the prefix of a lost one leaves its objects alone."""
-    await filled(device)
-    fresh = Device(tmp_path / "fresh", device.storage)
-    fresh.outbox.mkdir()
-
-    async with fresh.running(fresh.egress()) as running:
-        await running.in_step()
-        await running.swept()
-
-    assert await witness.keys("sent/") == [f"sent/{name}" for name in NAMES]
