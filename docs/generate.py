@@ -240,7 +240,8 @@ def _kinds(base: type[errors.TransferError]) -> dict[str, str]:
     found: dict[str, str] = {}
     for kind in base.__subclasses__():
         if kind is not errors.LeftOut:
-            found[kind.reason] = found.get(kind.reason) or _words(inspect.getdoc(kind))
+            meaning = re.sub(r" `retry_after_s`[^.]*\.", "", _words(inspect.getdoc(kind)))  # for who reads the code
+            found[kind.reason] = found.get(kind.reason) or meaning
             found |= {word: text for word, text in _kinds(kind).items() if word not in found}
     return found
 
