@@ -148,7 +148,8 @@ def _metrics() -> Iterator[str]:
         `/metrics` of each program has these, in Prometheus' text format. Labels come from closed sets and from the
         configuration, never from a file name. `workload`, `direction` and `target` say which mapping it is.
 
-        The dashboard [grafana/replicator.json](../../grafana/replicator.json) shows all those of `replicator run`.
+        The dashboard [replicator.json](../../grafana/replicator.json) shows all those of `replicator run`,
+        [controlplane.json](../../grafana/controlplane.json) those of the other two.
         Which are worth an alert: [monitoring](../monitoring.md).""")
     yield "## `replicator run`"
     yield _metric_table(metrics.TABLE.values())
