@@ -21,6 +21,8 @@ _COST_SHARE = 9
 ALIVE_EVERY_S = 5.0
 """A page that hears nothing for some multiple of this calls what it shows old. The browser keeps comments from it, so
 this is an event: a connection that died without a word is noticed no other way."""
+_RATE_BYTES_S = 16 * 2**10
+"""What a stream may take of the link: the status of a hundred targets comes some seconds apart."""
 _SWEEP_GRAIN_S = 5.0
 """When a sweep ended is told to within jitter of the clocks; less is no news."""
 
@@ -42,13 +44,14 @@ class Feed:
 
     def events(self) -> Iterator[bytes]:
         """For one stream, without an end: what to send now, b'' for nothing. To be asked about once a second."""
-        told, spoke_s = 0, self._clock()
+        told, spoke_s, free_s = 0, self._clock(), float("-inf")
         while True:
             number, snapshot = self._now()
             now_s = self._clock()
-            if number != told:
-                told, spoke_s = number, now_s
-                yield _event(snapshot)
+            if number != told and now_s >= free_s:
+                event = _event(snapshot)
+                told, spoke_s, free_s = number, now_s, now_s + len(event) / _RATE_BYTES_S
+                yield event
             elif now_s - spoke_s >= ALIVE_EVERY_S:
                 spoke_s = now_s
                 yield _ALIVE

@@ -155,7 +155,6 @@ async def test_numbers_read_as_in_the_terminal(gateway, visit):
     assert told == [[words.size(number) for number in sizes], [words.age(seconds) for seconds in ages]]
 
 
-@pytest.mark.fault("F10")
 async def test_hostile_names_are_text(gateway, visit):
     """Names of files, targets and reasons that are markup stay what they are: no element, no script, no request."""
     evil = "<img src=//192.0.2.1/x onerror=alert(1)><script>document.title='owned'</script>"

@@ -119,6 +119,23 @@ def test_dear_look_is_followed_by_a_longer_pause(feed, world):
     assert world.looks == 2
 
 
+def test_large_status_is_told_less_often(feed, world, view):
+    """A page on a thin link takes its share of it and no more; what it is told then is the present."""
+    world.change(targets=tuple(view(str(number)) for number in range(100)))
+    stream = feed.events()
+    size = len(next(stream))
+    said = []
+    for number in range(2, 30):
+        world.change(queue_jobs=number)
+        world.now_s += 1
+        said.append(next(stream))
+
+    events = [event for event in said if event.startswith(b"data: ")]
+    assert size > 50_000
+    assert 1 <= len(events) <= 29 * 16 * 1024 / size
+    assert told(events[-1])["status"]["queue_jobs"] == 2 + said.index(events[-1])
+
+
 def test_silence_while_nothing_changes_but_a_sign_of_life(feed, world):
     """The page has to know that what it shows still holds; a comment would not reach it."""
     stream = feed.events()

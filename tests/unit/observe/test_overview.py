@@ -65,7 +65,6 @@ def test_page_says_it_without_a_script(snapshot, view):
     assert '<meta http-equiv="refresh" content="10">' in re.findall(r"<noscript>(.*?)</noscript>", body)[0]
 
 
-@pytest.mark.fault("F10")
 def test_names_are_text_in_the_page(snapshot, view, hostile_names):
     """No name of a file, a target or a version becomes markup, a template's field or a control character."""
     targets = [view(name, state=State.BLOCKED, reason=name, fix=name) for name in hostile_names]

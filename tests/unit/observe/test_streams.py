@@ -155,7 +155,6 @@ class TestReading:
 class TestCrowds:
     """Streams beside everything else."""
 
-    @pytest.mark.fault("F11")
     def test_probes_are_answered_while_every_stream_is_open(self, place):
         """Streams have places of their own, and a crowd of other connections does not end them."""
         here = place()
@@ -170,7 +169,6 @@ class TestCrowds:
         assert not any(is_cut(one) for one in streams)
         assert sum(is_cut(one) for one in silent) == 1
 
-    @pytest.mark.fault("F11")
     def test_one_stream_too_many_gets_a_piece_and_its_end(self, place):
         """Its reader has the present, and asks again; those who have a stream keep it."""
         here = place()
@@ -192,7 +190,6 @@ class TestCrowds:
 
         assert here.stream().recv(1)
 
-    @pytest.mark.fault("F11")
     def test_reader_that_does_not_read_is_dropped(self, place, monkeypatch):
         """The kernel's buffers are all that it gets: its stream ends when the time to read is over."""
         monkeypatch.setattr("replicator.observe.request._STREAM_TIMEOUT_S", 0.1)
