@@ -75,6 +75,15 @@ async def test_page_says_when_it_is_old_and_comes_back(gateway, visit):
     assert await visit.page.locator("#safety").get_attribute("class") == "bad"
 
 
+async def test_answer_that_came_with_the_page_gets_old_too(gateway, visit):
+    """Where events do not come through, what was loaded is not taken for the present."""
+    await visit.page.route("**/events", lambda route: route.abort())
+    await visit.page.goto(gateway.url)
+
+    await visit.shows("what you see may be old", "#connection")
+    assert (await visit.answer()).startswith("Yes, at ")
+
+
 async def test_server_that_falls_silent_is_noticed(gateway, context, anew):
     """A connection that died without a word: after a while without a sign of life the page says that it is old."""
     visit = anew(await context.new_page())

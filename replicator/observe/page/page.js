@@ -10,7 +10,12 @@ const DRAWN = new Set(["svg", "rect", "line"]);
 const GRAVITY = ["blocked", "failing", "behind", "starting", "in-step"];
 const WORTH_A_LINE = 20;
 
-let told = null; // the last event
+const loaded = {
+  answer: document.getElementById("answer").textContent,
+  mood: document.getElementById("safety").className,
+  verdict: document.getElementById("verdict").textContent,
+};
+let told = null; // the last event, which replaces what was loaded
 let toldMs = 0; // when it came, by a clock that nobody sets
 let heardMs = 0; // when the server was last heard of
 let heardAt = new Date(); // the same for people
@@ -99,7 +104,12 @@ function table(headings, rows, caption = null) {
 }
 
 function facts(...pairs) {
-  return h("dl", {}, pairs.filter(Boolean).map(([term, fact, mood = null]) => [h("dt", {}, term), h("dd", { class: mood }, fact)]));
+  const listed = pairs.filter(Boolean);
+  return h("dl", {}, listed.map(([term, fact, mood = null]) => [h("dt", {}, term), h("dd", { class: mood }, fact)]));
+}
+
+function quiet(text) {
+  return h("span", { class: "quiet" }, text);
 }
 
 /** A target's name, which may break after a slash. */
@@ -307,17 +317,18 @@ function wayOf(name, recent) {
   const lately = sum(spans.slice(-2)) / (recent.span_s + recent.last_s);
   const peak = Math.max(0, ...rates);
   const total = sum(spans);
-  return { name, rates, peak, total, text: `${name}: ${size(lately)}/s now, peak ${size(peak)}/s, ${size(total)} in all` };
+  const text = `${name}: ${size(lately)}/s now, peak ${size(peak)}/s, ${size(total)} in all`;
+  return { name, rates, peak, total, text };
 }
 
 function places(targets, now) {
   if (!targets.length) return null;
   const rows = targets.map((view) => [
-    [nameOf(view), h("span", { class: "quiet" }, `${count(view.journal_rows, "file")} (${size(view.journal_bytes)}) in step`)],
+    [nameOf(view), quiet(`${count(view.journal_rows, "file")} (${size(view.journal_bytes)}) in step`)],
     [
       h("span", {}, h("code", {}, view.path)),
       h("span", {}, h("code", {}, view.url)),
-      h("span", { class: "quiet" }, `at ${view.endpoint}`),
+      quiet(`at ${view.endpoint}`),
       generation(view, now),
     ],
     room(view),
@@ -329,7 +340,7 @@ function places(targets, now) {
 function generation(view, now) {
   if (!view.generation) return null;
   const { id, since_ts: since } = view.generation;
-  return h("span", { class: "quiet" }, id ? `readers see ${id}, published ${ago(since, now)}` : "nothing published yet");
+  return quiet(id ? `readers see ${id}, published ${ago(since, now)}` : "nothing published yet");
 }
 
 function room(view) {
@@ -347,7 +358,7 @@ function noticed(view, now) {
   const { source: events, watches, needed, is_proven: isProven } = view.watcher;
   const proof = isProven ? ", proven" : "";
   const coverage = needed ? `${watches} of ${needed}` : String(watches);
-  return [h("span", {}, `${events}: ${coverage} directories watched${proof}`), h("span", { class: "quiet" }, compared)];
+  return [h("span", {}, `${events}: ${coverage} directories watched${proof}`), quiet(compared)];
 }
 
 function notes(targets) {
@@ -451,12 +462,11 @@ function show() {
   connection.hidden = false;
   connection.className = isOld ? "old" : "";
   say(connection, isOld ? `Not connected since ${since}: what you see may be old` : state);
-  if (!told) return;
-  const answer = isOld ? `${told.answer}, at ${since}` : told.answer;
-  document.getElementById("safety").className = isOld ? "old" : told.mood;
-  say(document.querySelector("#answer strong"), answer);
-  say(document.getElementById("verdict"), told.verdict);
-  document.title = `${isOld ? "Not connected" : told.answer} - replicator ${location.host}`;
+  const { answer, mood, verdict } = told ?? loaded;
+  document.getElementById("safety").className = isOld ? "old" : mood;
+  say(document.querySelector("#answer strong"), isOld ? `${answer}, at ${since}` : answer);
+  say(document.getElementById("verdict"), verdict);
+  document.title = `${isOld ? "Not connected" : answer} - replicator ${location.host}`;
 }
 
 function tick() {

@@ -190,14 +190,26 @@ class TestCrowds:
 
         assert here.stream().recv(1)
 
-    def test_reader_that_does_not_read_is_dropped(self, place, monkeypatch):
-        """The kernel's buffers are all that it gets: its stream ends when the time to read is over."""
-        monkeypatch.setattr("replicator.observe.request._STREAM_TIMEOUT_S", 0.1)
-        here = place(lambda: itertools.repeat(bytes(2**20)))
-        here.connect(b"GET /events HTTP/1.1\r\n\r\n")
+    def test_reader_that_drips_is_dropped(self, place, monkeypatch):
+        """A piece has to be taken within its time, however much of it moves meanwhile."""
+        monkeypatch.setattr("replicator.observe.request._STREAM_TIMEOUT_S", 0.2)
+        here = place(lambda: itertools.repeat(bytes(20_000_000)))
+        client = here.connect(b"GET /events HTTP/1.1\r\n\r\n")
         until(lambda: here.streams() == 1)
 
-        until(lambda: here.streams() == 0)
+        until(lambda: client.recv(2**16) and here.streams() == 0)
+
+    def test_reader_whose_machine_confirms_nothing_is_dropped(self, place, monkeypatch):
+        """Small pieces never fill our own buffers: a machine that is gone is noticed by what it does not confirm."""
+        monkeypatch.setattr("replicator.observe.request._STREAM_TIMEOUT_S", 0.2)
+        here = place(lambda: itertools.repeat(bytes(4096)))
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # full at once, as good as gone
+            client.connect(here.address)
+            client.sendall(b"GET /events HTTP/1.1\r\n\r\n")
+            until(lambda: here.streams() == 1)
+
+            until(lambda: here.streams() == 0)
 
     def test_reader_that_speaks_is_dropped(self, place):
         """A second request on a stream is no reader's, and must not keep a thread busy."""
