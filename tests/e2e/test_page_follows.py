@@ -67,6 +67,9 @@ async def test_files_are_seen_to_arrive_and_a_dead_server_to_block(bare, server,
         await shows("Yes", "#answer")
         await shows("4 files (1 MiB) in step", "#places")
         await shows("1 MiB in all", "#throughput")
+        await page.locator("#asked").fill("out/0")
+        await page.keyboard.press("Enter")
+        await shows("workload/egress/sent: in-step", "#find")
         kill()
         for number in range(FILES):
             (out / f"late-{number}").write_bytes(b"late")

@@ -1,18 +1,19 @@
 """One browser for the tests of a file, and a server whose status a test changes."""
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, Request
 
+from replicator.observe.explanation import Explanation, PlaceView
 from replicator.observe.http import Server, serve
 from replicator.observe.metrics import Metrics
 from replicator.observe.status import Snapshot
 from tests.browser import chromium
-from tests.page.states import IN_STEP
+from tests.page.states import IN_STEP, NOW_TS
 
 
 @dataclass
@@ -22,10 +23,14 @@ class Gateway:
     snapshot: Snapshot = IN_STEP
     address: str = "127.0.0.1:0"
     looks: int = 0
+    places: tuple[PlaceView, ...] = ()
+    """What is known of any file."""
     server: Server | None = None
 
     async def start(self) -> None:
-        self.server = await serve(self.address, snapshot=self._look, metrics=Metrics(), complaints=list)
+        self.server = await serve(
+            self.address, snapshot=self._look, metrics=Metrics(), complaints=list, explain=self._explain
+        )
         self.address = self.server.address
 
     async def stop(self) -> None:
@@ -39,6 +44,9 @@ class Gateway:
     @property
     def url(self) -> str:
         return f"http://{self.address}/"
+
+    def _explain(self, asked: str) -> Callable[[], Explanation]:
+        return lambda: Explanation(asked, NOW_TS, self.places)
 
     def _look(self) -> Snapshot:
         self.looks += 1

@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
 
+from replicator.model import Direction
 from replicator.observe import words
+from replicator.observe.explanation import PlaceView, Verdict
 from replicator.observe.status import FailingFile, MovingFile, SkippedFile, State, verdict
 from tests.browser import needs_chromium
 from tests.page.states import BLOCKED, BUSY, FAILING, IN_STEP, LAGGING, STATES, device, stats
@@ -227,18 +229,67 @@ async def test_tables_are_tables_for_a_screen_reader_on_a_phone(gateway, visit):
 
 
 async def test_keyboard_reaches_all_there_is_to_reach(gateway, visit):
-    """Every link takes the focus in the order of the page, visibly; nothing else holds it."""
+    """Field, button and links take the focus in the order of the page, visibly; nothing else holds it."""
     await visit.open(gateway.url)
     reached = []
-    for _ in range(4):
+    for _ in range(6):
         await visit.page.keyboard.press("Tab")
-        reached.append(await visit.page.evaluate("document.activeElement.getAttribute('href')"))
+        reached.append(
+            await visit.page.evaluate("document.activeElement.getAttribute('href') ?? document.activeElement.nodeName")
+        )
 
-    assert reached == ["status", "metrics", "readyz", "healthz"]
+    assert reached == ["INPUT", "BUTTON", "status", "metrics", "readyz", "healthz"]
     outline = await visit.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
-    tabbable = "a, button, input, select, textarea, summary, [tabindex]"
+    tabbable = "a, button, input, select, textarea, summary, [tabindex='0']"
     assert await visit.page.locator(tabbable).count() == len(reached)
+
+
+async def test_one_file_is_asked_about(gateway, visit):
+    """By keyboard alone: what the command line says of a file, with the next step, and the focus on the answer."""
+    evil = "<img src=x>"
+    plain = PlaceView("os-stats/egress/a", Direction.EGRESS, f"/export/{evil}", "s3://b/x")
+    gateway.places = (
+        dataclasses.replace(plain, verdict=Verdict.FAILING, summary="403 AccessDenied", fix="Check the access key"),
+        dataclasses.replace(plain, verdict=Verdict.LEFT_OUT, summary=f"left out by rule: {evil}"),
+    )
+    await visit.open(gateway.url)
+
+    await visit.page.get_by_label("Path on the device, or key in the bucket").fill("a b&c")
+    await visit.page.keyboard.press("Enter")
+    await visit.shows("403 AccessDenied", "#find")
+
+    told = await visit.page.locator("#find ul").inner_text()
+    assert [line for line in told.splitlines() if line] == [
+        "os-stats/egress/a: failing",
+        "403 AccessDenied",
+        "Check the access key",
+        f"/export/{evil}, s3://b/x",
+        "os-stats/egress/a: left-out",
+        f"left out by rule: {evil}",
+        f"/export/{evil}, s3://b/x",
+    ]
+    assert f"{gateway.url}explain?path=a%20b%26c" in visit.asked
+    assert await visit.page.evaluate("document.activeElement.parentNode.id") == "find"
+    assert visit.complaints == []
+
+
+async def test_question_without_an_answer_is_told(gateway, visit):
+    """Nothing known, a refusal, a server that is gone: a sentence each, and the next question can be asked."""
+    gateway.places = ()
+    await visit.open(gateway.url)
+
+    async def ask(text: str) -> None:
+        await visit.page.locator("#asked").fill(text)
+        await visit.page.get_by_role("button", name="Ask").click()
+
+    await ask("a")
+    await visit.shows("Not known here: no target takes such a path or key.", "#find")
+    await ask("\u4e2d" * 1300)
+    await visit.shows("No answer: the query is longer than 4096 bytes", "#find")
+    await gateway.stop()
+    await ask("a")
+    await visit.shows("No answer: the replicator cannot be reached.", "#find")
 
 
 async def test_only_the_answer_is_read_out_by_itself(gateway, visit):

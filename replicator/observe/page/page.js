@@ -416,6 +416,34 @@ function budget(link) {
   return [h("div", {}, text), bar(link.budget_used_bytes, link.budget_bytes, "data budget used")];
 }
 
+// One file
+
+/** Ask where a file stands. The answer takes the focus, so that a screen reader reads it out. */
+async function ask(event) {
+  event.preventDefault();
+  const result = document.querySelector("#find > div");
+  patchChildren(result, [await explained(document.getElementById("asked").value)]);
+  result.focus();
+}
+
+async function explained(asked) {
+  try {
+    const answer = await fetch(`explain?path=${encodeURIComponent(asked)}`);
+    if (!answer.ok) return h("p", {}, `No answer: ${await answer.text()}`);
+    const { places } = await answer.json();
+    if (!places.length) return h("p", {}, "Not known here: no target takes such a path or key.");
+    return h("ul", { class: "items" }, places.map(placeOf));
+  } catch {
+    return h("p", {}, "No answer: the replicator cannot be reached.");
+  }
+}
+
+function placeOf(place) {
+  const mood = { "in-step": "good", waiting: "wait", failing: "bad" }[place.verdict] ?? "";
+  const ends = h("p", { class: "quiet" }, `${place.path}, ${place.url}`);
+  return item(mood, `${place.target}: ${place.verdict}`, place.summary, place.fix, ends);
+}
+
 // The connection
 
 function connect() {
@@ -487,6 +515,8 @@ function look() {
 }
 
 say(document.getElementById("host"), location.host);
+document.getElementById("find").hidden = false;
+document.querySelector("#find form").addEventListener("submit", ask);
 document.addEventListener("visibilitychange", look);
 setInterval(tick, 1000);
 look();
