@@ -8,6 +8,7 @@ script within the HTML, an address of another host.
 import functools
 import html
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replicator.model import Direction
@@ -28,11 +29,13 @@ _POLICY = (
 )
 _GRAVITY = (State.BLOCKED, State.FAILING, State.BEHIND, State.STARTING, State.IN_STEP)
 _HINDERED = (State.BLOCKED, State.FAILING)
+_LATELY_S = 10.0
+"""A workload that writes all the time always has something on its way: that is not worth an alarm a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class SafetyAnswer:
-    """Whether the data is safe, in a word or two, and the mood that colours it: good, wait, bad or none."""
+    """Whether the data is safe, in a word or two, and the mood that colours it: good, lately, wait, bad or none."""
 
     mood: str
     text: str
@@ -44,8 +47,9 @@ def answer_to(snapshot: Snapshot) -> SafetyAnswer:
     mood = "bad" if hindered else "wait"
     kind = verdict(snapshot).partition(":")[0]
     if kind == "not safe":
-        is_hindered = any(view.direction is Direction.EGRESS for view in hindered)
-        return SafetyAnswer(mood, "No" if is_hindered else "Not yet")
+        if any(view.direction is Direction.EGRESS for view in hindered):
+            return SafetyAnswer(mood, "No")
+        return _not_yet(snapshot.targets, mood)
     if kind == "not known yet":
         return SafetyAnswer(mood, "Not known yet")
     if kind == "behind":
@@ -54,6 +58,15 @@ def answer_to(snapshot: Snapshot) -> SafetyAnswer:
         left_out = sum(sum(view.skipped_by_reason.values()) for view in snapshot.targets)
         return SafetyAnswer("good", f"Yes, but for {words.count(left_out, 'file')} left out" if left_out else "Yes")
     return SafetyAnswer("none", "Nothing is configured")
+
+
+def _not_yet(targets: Sequence[TargetView], mood: str) -> SafetyAnswer:
+    """Nothing is in the way of what is on its way to the bucket: how long that has been so makes the difference."""
+    late = [view for view in targets if view.state is not State.IN_STEP]
+    is_quick = all(view.state is State.BEHIND and not view.reason for view in late)
+    if is_quick and max(view.oldest_pending_s for view in late) < _LATELY_S:
+        return SafetyAnswer("lately", "Yes, but for the last seconds")
+    return SafetyAnswer(mood, "Not yet")
 
 
 def page(snapshot: Snapshot) -> Answer:

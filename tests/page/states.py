@@ -106,7 +106,7 @@ BUSY = device(
         state=State.BEHIND,
         pending_files=6,
         pending_bytes=88 * MIB,
-        oldest_pending_s=8.2,
+        oldest_pending_s=38.2,
         last_success_ts=NOW_TS - 1,
         in_flight=(
             MovingFile("2027-01-15/camera-2.mp4", 64 * MIB, 41 * MIB),

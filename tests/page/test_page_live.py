@@ -6,8 +6,9 @@ import dataclasses
 import pytest
 
 from replicator.observe.listener import MAX_STREAMS
+from replicator.observe.status import State
 from tests.browser import needs_chromium
-from tests.page.states import BLOCKED, BUSY, IN_STEP, models, stats
+from tests.page.states import BLOCKED, BUSY, IN_STEP, device, models, stats
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, needs_chromium]
@@ -30,6 +31,22 @@ async def test_page_follows_the_status_without_a_reload(gateway, visit):
     assert await visit.page.locator("#attention").is_hidden()
     assert [url for url in visit.asked if url == gateway.url] == [gateway.url]
     assert visit.complaints == []
+
+
+async def test_answer_does_not_flicker(gateway, visit):
+    """A workload that writes all the time: the answer is said once, and is all good after a while of calm."""
+    writing = stats(state=State.BEHIND, pending_files=1, oldest_pending_s=0.5)
+    await visit.page.clock.install()
+    await visit.open(gateway.url)
+    gateway.snapshot = device(writing, models())
+    await visit.shows("Yes, but for the last seconds", "#answer")
+
+    gateway.snapshot = IN_STEP
+    await visit.shows("In step: 2 targets", "#verdict")
+    assert await visit.answer() == "Yes, but for the last seconds"
+    await visit.page.clock.run_for(11_000)
+
+    await visit.page.wait_for_function("document.getElementById('answer').textContent === 'Yes'")
 
 
 async def test_ages_go_on_while_the_server_is_silent(gateway, visit):

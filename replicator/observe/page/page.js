@@ -5,6 +5,7 @@
 
 const RETRY_MS = 2000;
 const SILENCE_MS = 15000; // the server speaks every 5 s
+const CALM_MS = 10000;
 const SVG = "http://www.w3.org/2000/svg";
 const DRAWN = new Set(["svg", "rect", "line"]);
 const GRAVITY = ["blocked", "failing", "behind", "starting", "in-step"];
@@ -17,6 +18,8 @@ const loaded = {
 };
 let told = null; // the last event, which replaces what was loaded
 let toldMs = 0; // when it came, by a clock that nobody sets
+let lately = null; // the last event that something is on its way, as it always is, and when it came
+let latelyMs = 0;
 let heardMs = 0; // when the server was last heard of
 let heardAt = new Date(); // the same for people
 let failures = 0; // since then
@@ -453,6 +456,7 @@ function connect() {
   source.onmessage = ({ data }) => {
     told = JSON.parse(data);
     toldMs = performance.now();
+    if (told.mood === "lately") [lately, latelyMs] = [told, toldMs];
     heard();
     draw();
   };
@@ -481,6 +485,11 @@ function lost() {
   show();
 }
 
+/** A workload that writes every second must not make the answer flicker: it is all good after a while of calm. */
+function steady() {
+  return told?.mood === "good" && lately && performance.now() - latelyMs < CALM_MS ? lately : told;
+}
+
 /** Safety, and whether what is shown may be old. */
 function show() {
   const isOld = failures > 1;
@@ -490,10 +499,10 @@ function show() {
   connection.hidden = false;
   connection.className = isOld ? "old" : "";
   say(connection, isOld ? `Not connected since ${since}: what you see may be old` : state);
-  const { answer, mood, verdict } = told ?? loaded;
+  const { answer, mood } = steady() ?? loaded;
   document.getElementById("safety").className = isOld ? "old" : mood;
   say(document.querySelector("#answer strong"), isOld ? `${answer}, at ${since}` : answer);
-  say(document.getElementById("verdict"), verdict);
+  say(document.getElementById("verdict"), (told ?? loaded).verdict);
   document.title = `${isOld ? "Not connected" : answer} - replicator ${location.host}`;
 }
 
@@ -503,7 +512,10 @@ function tick() {
     failures += 1;
     lost();
   }
-  if (told) draw();
+  if (told) {
+    show();
+    draw();
+  }
 }
 
 /** A page that nobody looks at costs the device nothing; what it showed before is not called live. */
