@@ -40,7 +40,7 @@ class Rule:
     @property
     def labels(self) -> set[str]:
         """Those that the alert has in the end: of its grouping, else of what stands first in it."""
-        if grouped := re.match(r"(?:sum|max) by \((.*?)\)", self.expr):
+        if grouped := re.match(r"(?:sum|max|min) by \((.*?)\)", self.expr):
             return set(re.split(r",\s*", grouped[1]))
         if not self.metrics:
             return set() if self.expr.startswith("absent(") else OF_THE_SCRAPE
