@@ -93,17 +93,18 @@ class Gateway:
         for number in range(30):
             (self.out / f"directory-{number}").mkdir()
         os.link(self.out / "0", self.out / "twin")
-        (self.out / "bad\udcff").write_bytes(b"no key can be made of it")
+        self.proxy.on("put", error(403, "AccessDenied"), key="sent/refused", times=None)
+        (self.out / "refused").write_bytes(b"the policy has something against this key")
         await self.witness.put("incoming/huge", bytes(200_000))
         (self.disk / "ballast").write_bytes(bytes(30 * 2**20))
-        self.budget("3MiB/1h")
+        self.budget("3300KB/1h")
 
     async def mend(self, pid: int) -> None:
         self.key.write_text(self.secret)
         words = ("nsenter", "--user", "--target", str(pid), "sh", "-c", set_watches(1000))
         assert await (await asyncio.create_subprocess_exec(*words)).wait() == 0
         (self.out / "twin").unlink()
-        (self.out / "bad\udcff").unlink()
+        self.proxy.calm()
         await self.witness.delete("incoming/huge")
         (self.disk / "ballast").unlink()
         self.budget("1GiB/1h")
