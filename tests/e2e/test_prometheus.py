@@ -148,6 +148,7 @@ async def test_faults_fire_their_alerts_and_no_others(gateway, tmp_path, until):
         await gateway.work()
         async with gateway.command.running() as service:
             watching.scrape(replicator=f"127.0.0.1:{service.port}")
+            await until(service.is_in_step)
             await fires()
 
             await gateway.seed_faults()

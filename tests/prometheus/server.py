@@ -16,9 +16,8 @@ from urllib.parse import urlencode
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "config" / "prometheus"
 GRAFANA = ROOT / "grafana"
-INTERVAL = "500ms"
 _CONFIG = """
-global: {scrape_interval: %(interval)s, scrape_timeout: %(interval)s, evaluation_interval: %(interval)s}
+global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 500ms}
 rule_files: [%(rules)s]
 scrape_configs:
   - job_name: replicator
@@ -93,7 +92,7 @@ async def prometheus(home: Path, rules: Iterable[str]) -> AsyncIterator[Promethe
         (home / name).write_text(re.sub(r"(?m)^( +)for: \w+$", r"\1for: 1s", text))
     config = home / "prometheus.yaml"
     names = ", ".join(str(home / name) for name in rules)
-    config.write_text(_CONFIG % {"interval": INTERVAL, "rules": names, "found": home / "found"})
+    config.write_text(_CONFIG % {"rules": names, "found": home / "found"})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
