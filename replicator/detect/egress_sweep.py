@@ -1,7 +1,7 @@
 """The egress sweep: what is on disk against the journal.
 
 Walks the directory and reads rows only where a directory's signature moved since it was last found in step; makes no
-request at all, except one listing when the journal knows nothing yet.
+request at all, except one listing when the journal knows nothing: at first, and when there are files to compare.
 """
 
 import asyncio
@@ -45,6 +45,35 @@ class _Tally:
     unmet: list[str] = field(default_factory=list)
 
 
+class _Listing:
+    """What the bucket holds already: with an empty journal, files that are there need not be sent again."""
+
+    def __init__(self, lane: Lane) -> None:
+        self.error: TransferError | None = None
+        """Why it is not known. It does not keep the walk from finding what waits."""
+        self._lane = lane
+        self._objects: dict[str, RemoteObject] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        return self._objects is not None
+
+    def read(self) -> None:
+        """Ask the store; blocks."""
+        prefix = self._lane.target.prefix.text
+        try:
+            pages = list(self._lane.objects.list(prefix))
+        except TransferError as error:
+            self.error = error
+        else:
+            self._objects = {item.key.removeprefix(prefix): item for item in chain.from_iterable(pages)}
+
+    def of(self, relpath: str) -> RemoteObject | Unseen | None:
+        if not self.is_known and not self.error:
+            self.read()
+        return UNSEEN if self._objects is None else self._objects.get(relpath)
+
+
 class EgressSweep:
     """Walk against rows, with one signature a directory instead of its rows."""
 
@@ -54,6 +83,8 @@ class EgressSweep:
         self._memory = _Memory()
         self._absent: frozenset[str] = frozenset()
         self._identity: tuple[int, int] | None = None
+        self._has_answered = False
+        """Whether the bucket did, so that a target without files need not ask again."""
 
     async def run(self, found: Found) -> Report:
         """Hint every file whose row is missing or of another version, and rows without a file, seen twice."""
@@ -69,10 +100,13 @@ class EgressSweep:
         if identity != self._identity:
             self._absent = frozenset()  # seen in another directory
             self._identity = identity
-        listed, error = await self._listed() if not known_rows else (None, None)
-        await _in_slices(self._walk(report, tally, listed, is_first=not known_rows), report, found)
-        if error:
-            raise error
+        listing = None if known_rows else _Listing(lane)
+        if listing and not self._has_answered:
+            await asyncio.to_thread(listing.read)
+        await _in_slices(self._walk(report, tally, listing), report, found)
+        if listing and listing.error:
+            raise listing.error
+        self._has_answered |= listing is not None
         if known_rows and not report.files and not report.skipped and await asyncio.to_thread(self._has_to_stay):
             report.blocked = f"the source directory is empty, but {known_rows} files were replicated from it"
             report.fix = "Nothing is forgotten or deleted; put files there and replication resumes by itself."
@@ -99,22 +133,11 @@ class EgressSweep:
         if proven:
             await found([Hint(relpath) for relpath in sorted(proven)])
 
-    async def _listed(self) -> tuple[dict[str, RemoteObject] | None, TransferError | None]:
-        """What the bucket holds already: with an empty journal, files that are there need not be sent again.
+    def _walk(self, report: Report, tally: _Tally, listing: _Listing | None) -> Iterator[list[Hint]]:
+        """The hints, directory by directory. What stays unremembered is compared again by the next sweep.
 
-        An error does not keep the walk from finding what waits; it is raised after it.
+        `listing` stands for rows where there are none.
         """
-        prefix = self._lane.target.prefix.text
-        try:
-            pages = await asyncio.to_thread(list, self._lane.objects.list(prefix))
-        except TransferError as error:
-            return None, error
-        return {item.key.removeprefix(prefix): item for item in chain.from_iterable(pages)}, None
-
-    def _walk(
-        self, report: Report, tally: _Tally, listed: dict[str, RemoteObject] | None, *, is_first: bool
-    ) -> Iterator[list[Hint]]:
-        """The hints, directory by directory. What stays unremembered is compared again by the next sweep."""
         before, self._memory = self._memory, _Memory()
         for relpath, pieces in groupby(self._lane.export.walk(before.signatures), key=_relpath):
             report.directories += 1
@@ -128,10 +151,10 @@ class EgressSweep:
                     tally.met += before.met[relpath]
                 else:
                     is_large = not piece.is_whole
-                    rows = {} if is_first else self._rows_of(piece)
+                    rows = {} if listing else self._rows_of(piece)
                     is_in_step &= self._meet(piece, rows, tally) and not _is_racy(piece) and piece.is_complete
                     named = len(report.skipped)
-                    hints = self._compare(piece, rows, report, listed)
+                    hints = self._compare(piece, rows, report, listing)
                     is_in_step &= len(report.skipped) == named  # who is not compared is not named again
                 is_in_step &= not hints
                 yield hints
@@ -154,9 +177,7 @@ class EgressSweep:
         tally.unmet += unmet
         return not unmet
 
-    def _compare(
-        self, piece: Directory, rows: dict[str, Row], report: Report, listed: dict[str, RemoteObject] | None
-    ) -> list[Hint]:
+    def _compare(self, piece: Directory, rows: dict[str, Row], report: Report, listing: _Listing | None) -> list[Hint]:
         lane, options, hints = self._lane, self._lane.target.options, []
         for file in piece.files:
             row = rows.get(file.relpath)
@@ -172,7 +193,7 @@ class EgressSweep:
             except (KeyUnsafe, LeftOut) as error:
                 report.skipped[file.relpath] = error.reason
                 continue
-            hints.append(Hint(file.relpath, _seen(listed, file.relpath), file))
+            hints.append(Hint(file.relpath, listing.of(file.relpath) if listing else UNSEEN, file))
         return hints
 
     def _rows_elsewhere(self) -> Iterator[str]:
@@ -218,10 +239,6 @@ async def _in_slices(steps: Iterator[list[Hint]], report: Report, found: Found) 
 
 def _relpath(directory: Directory) -> str:
     return directory.relpath
-
-
-def _seen(listed: dict[str, RemoteObject] | None, relpath: str) -> RemoteObject | Unseen | None:
-    return UNSEEN if listed is None else listed.get(relpath)
 
 
 def _is_racy(directory: Directory) -> bool:

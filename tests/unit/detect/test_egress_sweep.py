@@ -152,6 +152,22 @@ def test_first_sweep_reads_no_rows(device):
     assert (device.reads, device.objects.listings) == ([], 1)
 
 
+def test_target_without_files_asks_the_bucket_once(device):
+    """Once it has answered, a target that has nothing to send costs no request, as often as it is swept."""
+    device.objects.error = Unavailable("no route")
+    with pytest.raises(Unavailable):
+        device.run()
+    device.objects.error = None
+
+    assert [device.found() for _ in range(3)] == [[], [], []]
+    assert device.objects.listings == 2
+    device.write("a/f")
+    assert device.found() == ["a/f"]
+    assert device.objects.listings == 3  # the file may have been sent by a process whose journal is lost
+    assert device.found() == []
+    assert device.objects.listings == 3
+
+
 def rewritten_with_old_times(path: Path) -> None:
     before = path.stat()
     path.write_text("CONTENT")
