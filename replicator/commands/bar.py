@@ -28,7 +28,13 @@ class _Bar(Progress):
             TextColumn("{task.fields[told]}"),
             TimeRemainingColumn(compact=True),
         )
-        super().__init__(*columns, console=console, transient=True, refresh_per_second=_FRAMES_A_SECOND)
+        super().__init__(
+            *columns,
+            console=console,
+            transient=True,
+            refresh_per_second=_FRAMES_A_SECOND,
+            redirect_stdout=False,  # answers are not for standard error
+        )
         self.add_task(what, total=None, told="")
 
     def get_renderables(self) -> Iterable[RenderableType]:

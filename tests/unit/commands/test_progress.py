@@ -1,6 +1,7 @@
 """How far long work has come: what is counted, and the bar that shows it."""
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -72,3 +73,17 @@ def test_file_that_is_read_twice_counts_once():
     reading.end()
 
     assert (tally.files, tally.size_bytes) == (1, 10)
+
+
+def test_answers_stay_on_standard_output(capsys, monkeypatch):
+    """What is printed while a bar stands goes where it belongs, and not to the terminal of the bar."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+    with bar.drawn("sync", Tally()) as is_drawn:
+        print("an answer")
+
+    out, err = capsys.readouterr()
+    assert is_drawn
+    assert out == "an answer\n"
+    assert "an answer" not in err
