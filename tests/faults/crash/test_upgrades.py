@@ -1,12 +1,14 @@
 """A device whose replicator was upgraded: what an older release recorded as sent and fetched stays sent and fetched."""
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from replicator.errors import Unavailable
 from tests import schemas
 
 pytestmark = [pytest.mark.slow, pytest.mark.fault("C11")]
@@ -59,3 +61,31 @@ def test_upgraded_device_sends_and_fetches_nothing_again(counted, proxy, version
     assert counted.objects() == SENT | {"new": b"since the upgrade"}
     assert counted.files() == FETCHED
     counted.assert_rows_are_true()
+
+
+@pytest.mark.parametrize("version", [version for version in schemas.OLDER if version >= 2])
+async def test_upload_that_was_cut_before_the_upgrade_goes_on_after_it(device, witness, until, version):
+    """The parts that the older release had confirmed are not sent again."""
+    content = os.urandom(16 * 2**20)
+    device.write("out/f", content)
+    settings = {"part_size_bytes": 5 * 2**20, "resume_after_s": 0, "drain_timeout_s": 0}
+    failed: set[int] = set()
+    async with device.running(device.egress(), **settings) as running:
+        lane = next(iter(running.engine.patrols.values())).lane
+        put_part = lane.objects.put_part
+
+        def fail_from_the_third(key, upload_id, number, body, *, md5):
+            if number > 2:
+                failed.add(number)
+                raise Unavailable("the network is gone")
+            return put_part(key, upload_id, number, body, md5=md5)
+
+        lane.objects.put_part = fail_from_the_third
+        await until(lambda: failed and len(lane.journal.upload(lane.number, "f").parts) == 2)
+    made_older(device.home / "state/journal.db", version)
+
+    async with device.running(device.egress(), **settings) as running:
+        await running.in_step()
+
+        assert running.requests()["upload_part"] == 2
+    assert await witness.get("sent/f") == content
