@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import enum
 import inspect
+import json
 import sys
 import textwrap
 import types
@@ -229,6 +230,13 @@ def misfits(value: object, hint: object, where: str = "") -> Iterator[str]:
             yield from misfits(one, arguments[-1 if isinstance(value, dict) else 0], f"{where}[]")
     elif not _is_plain(value, typing.cast("type", hint)):
         yield f"{where}: {value!r} is not {hint}"
+
+
+def documented(command: str, out: str) -> typing.Any:
+    """What a command printed, which has to be one JSON value as docs/json.md describes it."""
+    value = json.loads(out)
+    assert list(misfits(value, ANSWERS[command][0], command)) == []
+    return value
 
 
 def _misfits_of_fields(found: Mapping[str, object], part: type, where: str) -> Iterator[str]:

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from tests.answers import documented
+
 
 async def test_sync_then_verify_says_in_step(replicator, witness):
     """One pass moves both ways and says so with exit code 0; verify agrees."""
@@ -40,7 +42,10 @@ async def test_dry_run_prints_the_plan_and_moves_nothing(replicator, witness):
 
     assert text.code == 0, text.err
     assert [line.split()[0] for line in text.out.splitlines()] == ["copy", "copy"]
-    assert {(step["action"], step["relpath"]) for step in json.loads(as_json.out)} == {("copy", "f"), ("copy", "x")}
+    assert {(step["action"], step["relpath"]) for step in documented("sync --dry-run", as_json.out)} == {
+        ("copy", "f"),
+        ("copy", "x"),
+    }
     assert await witness.keys("sent/") == []
     assert not (replicator.home / "export/in").exists()
 
@@ -60,7 +65,7 @@ async def test_verify_names_differences_with_exit_code_3(replicator, witness):
     result = await replicator("verify", "--json")
 
     assert result.code == 3
-    found = {item["target"]: item["differences"] for item in json.loads(result.out)}
+    found = {item["target"]: item["differences"] for item in documented("verify", result.out)}
     assert set(found["workload/egress/sent"]) == {"changed", "overwritten"}
     assert found["workload/ingress/incoming"] == {"gone": "missing on the device"}
 
@@ -73,7 +78,8 @@ async def test_verify_deep_compares_contents_and_not_what_the_journal_says(repli
         (out / name).write_bytes(b"content")
     (out / "large").write_bytes(os.urandom(6 * 2**20))
     more = {"REPLICATOR_PART_SIZE_BYTES": str(5 * 2**20)}
-    await replicator("sync", **more)
+    synced = await replicator("sync", "--json", **more)
+    assert documented("sync", synced.out)["is_ready"]
     shutil.rmtree(replicator.home / "state")
     await witness.put("sent/flipped", b"CONTENT")
 
@@ -147,13 +153,14 @@ async def test_cap_is_lifted_while_the_service_runs(replicator, witness, until):
 
 async def test_targets_shows_the_mapping_and_where_it_came_from(replicator):
     """Path, object URL, endpoint, and the words that said so; no secret."""
-    result = await replicator("targets")
+    result, as_json = await asyncio.gather(replicator("targets"), replicator("targets", "--json"))
 
     assert result.code == 0
     assert f"{replicator.home}/export/out -> s3://" in result.out
     assert f"{replicator.home}/export/in <- s3://" in result.out
     assert "REPLICATOR_EGRESS" in result.out
     assert "OBC_" in result.out
+    assert [one["direction"] for one in documented("targets", as_json.out)] == ["egress", "ingress"]
 
 
 @pytest.mark.fault("D6")
@@ -164,7 +171,7 @@ async def test_settings_shows_values_and_origins(replicator):
 
     result = await replicator("settings", "--json", "--log-level", "error", "--config", str(config))
 
-    found = json.loads(result.out)
+    found = documented("settings", result.out)
     assert found["log_level"] == {"value": "error", "origin": "flag --log-level"}
     assert found["sweep_interval_s"] == {"value": "1", "origin": "environment REPLICATOR_SWEEP_INTERVAL_S"}
     assert found["transfers"]["value"] == "3"

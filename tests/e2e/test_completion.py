@@ -22,10 +22,7 @@ done
 
 LINES = {
     "replicator st": "status",
-    "replicator sync --s3-e": "--s3-engine",
     'replicator sync --s3-engine ""': "auto s3fs obstore",
-    "replicator verify --log-level w": "warning",
-    "replicator run --restore-deleted t": "true",
     "replicator status --watch": "--watch --watcher",
     "replicator pod x.yaml --sidecar n": "none native",
     "replicator explain out/": "",

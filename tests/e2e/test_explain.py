@@ -1,8 +1,8 @@
 """`replicator explain`: a person asks why one file is, or is not, on the other side."""
 
-import json
-
 import pytest
+
+from tests.answers import documented
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def test_each_standing_is_told_with_its_exit_code(replicator, service):
 
     plain = await replicator("explain", "incoming/taken/f", "--json", **here)
 
-    (place,) = json.loads(plain.out)["places"]
+    (place,) = documented("explain", plain.out)["places"]
     assert (plain.code, place["verdict"], place["target"]) == (4, "failing", "workload/ingress/incoming")
     assert "needs a directory" in place["obstacle"]
 
