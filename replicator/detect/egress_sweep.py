@@ -1,7 +1,8 @@
 """The egress sweep: what is on disk against the journal.
 
 Walks the directory and reads rows only where a directory's signature moved since it was last found in step; makes no
-request at all, except one listing when the journal knows nothing: at first, and when there are files to compare.
+request at all, except one listing when the journal knows nothing: at first, and when there are files to compare; and
+two after the bucket itself was gone, for then rows say what nobody holds any more.
 """
 
 import asyncio
@@ -13,11 +14,14 @@ from itertools import chain, groupby
 from replicator.detect.sweep import Found, Report
 from replicator.errors import KeyUnsafe, LeftOut, Refused, TransferError
 from replicator.model import UNSEEN, Action, Hint, RemoteObject, Row, Unseen
+from replicator.observe import logs
 from replicator.reconcile.classify import classify_egress
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import check_size, key_of
 from replicator.stores.files.export import Directory, Export
 from replicator.stores.lane import Lane
+
+log = logs.get("patrol")
 
 _SLICE_S = 0.05
 """A walk hands its thread back this often, so that pushes are not kept waiting by a large tree."""
@@ -85,6 +89,13 @@ class EgressSweep:
         self._identity: tuple[int, int] | None = None
         self._has_answered = False
         """Whether the bucket did, so that a target without files need not ask again."""
+        self._is_doubted = False
+        self._missing: frozenset[str] | None = None
+        """Rows whose objects the last doubtful listing did not have; None when there was none."""
+
+    def doubt(self) -> None:
+        """The bucket was gone: let the next run list it, and send again what two such listings did not have."""
+        self._is_doubted = True
 
     async def run(self, found: Found) -> Report:
         """Hint every file whose row is missing or of another version, and rows without a file, seen twice."""
@@ -100,19 +111,36 @@ class EgressSweep:
         if identity != self._identity:
             self._absent = frozenset()  # seen in another directory
             self._identity = identity
-        listing = None if known_rows else _Listing(lane)
-        if listing and not self._has_answered:
+        listing, is_doubted, self._is_doubted = _Listing(lane), self._is_doubted, False
+        if is_doubted or not (known_rows or self._has_answered):
             await asyncio.to_thread(listing.read)
-        await _in_slices(self._walk(report, tally, listing), report, found)
-        if listing and listing.error:
+        if is_doubted and listing.is_known:
+            known_rows -= await asyncio.to_thread(self._void, listing, report)
+        await _in_slices(self._walk(report, tally, None if known_rows else listing), report, found)
+        if listing.error:
             raise listing.error
-        self._has_answered |= listing is not None
+        self._has_answered |= listing.is_known
         if known_rows and not report.files and not report.skipped and await asyncio.to_thread(self._has_to_stay):
             report.blocked = f"the source directory is empty, but {known_rows} files were replicated from it"
             report.fix = "Nothing is forgotten or deleted; put files there and replication resumes by itself."
             return report
         await self._forget(tally, known_rows, report, found)
         return report
+
+    def _void(self, listing: _Listing, report: Report) -> int:
+        """Forget the rows of objects that are gone, once two listings agree; returns how many."""
+        lane = self._lane
+        missing = frozenset(relpath for relpath, _ in lane.etags() if listing.of(relpath) is None)
+        before, self._missing = self._missing, missing
+        if before is None and missing:
+            report.is_doubtful = True
+            return 0
+        self._missing, gone = None, sorted(missing & (before or frozenset()))
+        if gone:
+            log.warning("objects are gone with their bucket, sent again", target=lane.target.id, files=len(gone))
+            lane.journal.forget_all(lane.number, gone)
+            self._memory = _Memory()
+        return len(gone)
 
     def _has_to_stay(self) -> bool:
         """Whether any file of the rows has: where uploads free the device, an empty directory is what was asked for."""

@@ -40,6 +40,10 @@ def sweep_of(lane: Lane) -> Sweep:
 class Admission(Protocol):
     """Whether the lane's endpoint is worth a listing now; told how it went. `transfer.gate.Gate` is one."""
 
+    @property
+    def losses(self) -> int: ...
+    @property
+    def error(self) -> TransferError | None: ...
     def admits(self, now_s: float) -> bool: ...
     def released(self) -> None: ...
     def succeeded(self) -> None: ...
@@ -80,6 +84,8 @@ class Patrol:
         self._intake = intake
         self._admission = admission
         self._metrics = metrics
+        self._losses = admission.losses
+        """Those that a sweep has looked into."""
         self._sweep = sweep_of(lane)
         self._debounce = Debounce(quiet_s=rhythm.quiet_s, ceiling_s=rhythm.ceiling_s)
         self._is_hinted = asyncio.Event()
@@ -117,7 +123,7 @@ class Patrol:
 
     def doubt(self) -> None:
         """More changed than was told: the next poll has to list, whatever a marker says."""
-        if isinstance(self._sweep, IngressSweep):
+        if not self.lane.is_egress:
             self._sweep.doubt()
 
     def hurry(self) -> None:
@@ -139,7 +145,10 @@ class Patrol:
             return
         for relpath in self.lane.late_due(time.time()):
             self._intake.put(self.lane, Hint(relpath))
-        labels = who(self.lane.target)
+        labels, losses = who(self.lane.target), self._admission.losses
+        is_doubted = losses > self._losses and not self._admission.error
+        if is_doubted:
+            self._sweep.doubt()
         try:
             report = await self._sweep.run(self._found)
         except TransferError as error:
@@ -155,6 +164,8 @@ class Patrol:
             self._admission.released() if report.blocked else self._admission.succeeded()
         if report.blocked and (self.report is None or not self.report.blocked):
             log.error("target stands still", target=self.lane.target.id, reason=report.blocked, fix=report.fix)
+        if is_doubted and not (report.blocked or report.is_doubtful):
+            self._losses = losses
         self.error, self.report, self.swept_s = None, report, time.monotonic()
         self.watcher.swept(report.directories)
         self._metrics.sweeps.labels(*labels).inc()

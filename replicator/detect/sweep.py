@@ -28,6 +28,8 @@ class Report:
     """relpath (or key) -> reason, of what cannot be replicated as it is."""
     blocked: str = ""
     fix: str = ""
+    is_doubtful: bool = False
+    """Objects were missing after a doubt: another listing has to agree before anything follows from it."""
 
 
 class Sweep(Protocol):
@@ -35,4 +37,8 @@ class Sweep(Protocol):
 
     async def run(self, found: Found) -> Report:
         """Look at everything once. Raises TransferError when the bucket cannot be listed."""
+        ...
+
+    def doubt(self) -> None:
+        """What the bucket held may be gone or another: let the next run list it."""
         ...

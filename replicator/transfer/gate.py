@@ -36,6 +36,7 @@ class Door:
     def __init__(self, policy: RetryPolicy) -> None:
         self._failures = 0
         self._error: TransferError | None = None
+        self._losses = 0
         self._on_verdict: Callable[[], object] = lambda: None
         self._policy = policy
         self._lock = threading.Lock()
@@ -52,6 +53,11 @@ class Door:
     def error(self) -> TransferError | None:
         """Why it is closed; None while it is open."""
         return self._error
+
+    @property
+    def losses(self) -> int:
+        """How often the bucket was found missing: what it held before may be gone, also when it is there again."""
+        return self._losses
 
     def tell(self, on_verdict: Callable[[], object]) -> None:
         """Call this, from any thread, when a probe has ended: whoever waits for it looks again."""
@@ -115,6 +121,7 @@ class Door:
         if self._error is None and may_be_the_key and len(self._failed_keys) < _KEYS_TO_CLOSE:
             return
         self._failures += 1
+        self._losses += isinstance(error, BucketMissing)
         self._error = error
         self._closed_until_s = now_s + self._wait_s(error)
 
@@ -189,6 +196,10 @@ class TargetGate(Gate):
     @property
     def error(self) -> TransferError | None:
         return self._endpoint.error or self._error
+
+    @property
+    def losses(self) -> int:
+        return self._endpoint.losses
 
     def tell(self, on_verdict: Callable[[], object]) -> None:
         super().tell(on_verdict)

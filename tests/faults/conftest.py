@@ -60,6 +60,9 @@ class EmptyBucket:
 class Everybody:
     """A gate that is always open."""
 
+    losses = 0
+    error = None
+
     def admits(self, now_s: float) -> bool:
         return True
 

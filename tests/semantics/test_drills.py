@@ -1,5 +1,6 @@
 """The recipes of docs/operations/disasters.md, on a real S3 server: what they promise comes out."""
 
+import asyncio
 import shutil
 
 from replicator.verify import verify
@@ -49,3 +50,25 @@ async def test_emptied_bucket_is_told_by_verify_and_filled_by_a_fresh_journal(de
     await device.sync(device.egress())
     assert await differences(device) == {}
     assert await witness.keys("sent/") == [f"sent/{name}" for name in NAMES]
+
+
+async def test_bucket_that_went_and_came_back_empty_is_filled_again(device, witness, until):
+    """What is confirmed counts no more than its bucket: the device sends again all that it still has."""
+    await filled(device)
+    async with device.running(device.egress(), sweep_interval_s=1, parked_retry_s=1) as running:
+        await running.in_step()
+        for name in NAMES:
+            await witness.delete(f"sent/{name}")
+        await asyncio.to_thread(witness.client.delete_bucket, Bucket=witness.bucket)
+        device.write("out/waits", b"waits")
+        await until(lambda: running.view().cause == "bucket-missing")
+        await asyncio.to_thread(witness.client.create_bucket, Bucket=witness.bucket)
+
+        await until(lambda: running.view().state == "in-step" and running.view().journal_rows == len(NAMES) + 1)
+
+        async def is_whole():
+            return await witness.keys("sent/") == [f"sent/{name}" for name in (*NAMES, "waits")]
+
+        await until(is_whole)
+        await running.in_step()
+    assert await differences(device) == {}

@@ -14,7 +14,7 @@ from replicator.detect import egress_sweep
 from replicator.detect.egress_sweep import EgressSweep
 from replicator.detect.sweep import Report
 from replicator.errors import Unavailable
-from replicator.model import Direction, Hint, Prefix, Row, Storage, Target, TargetOptions
+from replicator.model import Direction, Hint, Prefix, RemoteObject, Row, Storage, Target, TargetOptions
 from replicator.stores.files import walk
 from replicator.stores.files.export import Export
 from replicator.stores.journal.journal import Journal
@@ -29,12 +29,13 @@ class Objects:
     def __init__(self) -> None:
         self.listings = 0
         self.error: Exception | None = None
+        self.names: list[str] = []
 
     def list(self, prefix: str):
         self.listings += 1
         if self.error:
             raise self.error
-        return iter(())
+        return iter([[RemoteObject(prefix + name, 1, "another", 0) for name in self.names]])
 
 
 class Watched(Export):
@@ -74,7 +75,7 @@ class Device:
             self.reads.append(directory)
             return self.journal.rows_in(number, directory)
 
-        names = ("totals", "rows", "row", "rows_of", "intents")
+        names = ("totals", "rows", "row", "rows_of", "intents_of", "etags", "forget_all")
         return SimpleNamespace(rows_in=rows_in, **{name: getattr(self.journal, name) for name in names})
 
     def write(self, relpath: str, content: str = "content") -> Path:
@@ -166,6 +167,42 @@ def test_target_without_files_asks_the_bucket_once(device):
     assert device.objects.listings == 3  # the file may have been sent by a process whose journal is lost
     assert device.found() == []
     assert device.objects.listings == 3
+
+
+def test_objects_that_went_with_their_bucket_are_sent_again(device):
+    """After a doubt two listings have to miss an object; what one of them has is left alone, whatever its version."""
+    for name in ("a/kept", "a/late", "b/gone"):
+        device.write(name)
+    device.in_step()
+    listings = device.objects.listings
+
+    device.objects.names = ["a/kept"]
+    device.sweep.doubt()
+    hints, report = device.run()
+    assert (hints, report.is_doubtful) == ([], True)
+    device.objects.names = ["a/kept", "a/late"]
+    device.sweep.doubt()
+    hints, report = device.run()
+
+    assert (hints, report.is_doubtful) == (["b/gone"], False)
+    assert device.objects.listings == listings + 2
+    assert device.found() == []
+    assert device.objects.listings == listings + 2
+
+
+def test_doubt_without_an_answer_voids_nothing(device):
+    """A bucket that cannot be listed says nothing about its objects."""
+    device.write("a/f")
+    device.in_step()
+    device.objects.error = Unavailable("no route")
+
+    for _ in range(2):
+        device.sweep.doubt()
+        with pytest.raises(Unavailable):
+            device.run()
+    device.objects.error = None
+
+    assert device.found() == []
 
 
 def rewritten_with_old_times(path: Path) -> None:

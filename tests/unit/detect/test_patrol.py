@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from replicator.detect import patrol as rhythm
 from replicator.detect.patrol import Patrol, Rhythm
 from replicator.detect.sweep import Report
-from replicator.errors import Unavailable
+from replicator.errors import BucketMissing, TransferError, Unavailable
 from replicator.model import Direction, Hint, Prefix, Storage, Target
 from replicator.observe.metrics import Metrics
 
@@ -51,6 +51,10 @@ class ScriptedSweep:
         self.error: Unavailable | None = None
         self.hints: list[Hint] = []
         self.then: Callable[[int], None] = lambda _: None
+        self.doubts = 0
+
+    def doubt(self) -> None:
+        self.doubts += 1
 
     async def run(self, found) -> Report:
         self.began.append(round(self._loop.now_s - self._start_s, 3))
@@ -79,6 +83,8 @@ class Intake:
 
 class Admission:
     def __init__(self) -> None:
+        self.losses = 0
+        self.error: TransferError | None = None
         self.is_open = True
         self.told: list[str] = []
 
@@ -326,3 +332,29 @@ def test_path_whose_object_is_to_be_looked_at_is_hinted_once_it_is_due(stage):
     stage.run_for(20)
     assert {hint.relpath for hint in stage.intake.hints} == {"a"}
     assert stage.metrics.sweep_found.labels("w", "egress", TARGET.id)._value.get() == 0
+
+
+def test_bucket_that_was_missing_is_doubted_once_it_answers_until_a_sweep_is_sure(stage):
+    """While the gate is closed nothing is asked; then each sweep lists until one has nothing left to ask."""
+    stage.run_for(1)
+    stage.admission.losses, stage.admission.error = 1, BucketMissing("no such bucket")
+    stage.run_for(1)
+    assert stage.sweep.doubts == 0
+
+    stage.admission.error = None
+    for report in (Report(is_doubtful=True), Report(blocked="no directory"), Report(), Report()):
+        stage.sweep.report = report
+        stage.run_for(1)
+
+    assert stage.sweep.doubts == 3
+
+
+def test_failed_look_into_a_loss_is_made_again(stage):
+    """A sweep that could not list has answered nothing."""
+    stage.admission.losses, stage.sweep.error = 1, Unavailable("no route")
+    stage.run_for(1)
+    stage.sweep.error = None
+    stage.run_for(1)
+    stage.run_for(1)
+
+    assert stage.sweep.doubts == 2

@@ -241,3 +241,17 @@ def test_new_credentials_open_a_gate_that_refusals_closed(gate):
         gate.renewed()
 
         assert gate.admits(0.0) is is_open
+
+
+def test_each_time_that_the_bucket_was_missing_is_counted(gate):
+    """Of the endpoint, so that every target behind it hears of what one of them met; other errors lose nothing."""
+    one, other = gate.of("one"), gate.of("other")
+    assert other.losses == 0
+
+    one.failed("key", Unavailable("no route"), 0)
+    one.failed("key", AccessDenied("no"), 0)
+    assert other.losses == 0
+    one.failed("key", BucketMissing("none"), 0)
+    one.succeeded()
+
+    assert (one.losses, other.losses, other.error) == (1, 1, None)
