@@ -9,19 +9,17 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import groupby
 
+from replicator.detect.listing import Listing, Losses
 from replicator.detect.sweep import Found, Report
-from replicator.errors import KeyUnsafe, LeftOut, Refused, TransferError
-from replicator.model import UNSEEN, Action, Hint, RemoteObject, Row, Unseen
-from replicator.observe import logs
+from replicator.errors import KeyUnsafe, LeftOut, Refused
+from replicator.model import UNSEEN, Action, Hint, Row
 from replicator.reconcile.classify import classify_egress
 from replicator.reconcile.filters import is_included
 from replicator.reconcile.keys import check_size, key_of
 from replicator.stores.files.export import Directory, Export
 from replicator.stores.lane import Lane
-
-log = logs.get("patrol")
 
 _SLICE_S = 0.05
 """A walk hands its thread back this often, so that pushes are not kept waiting by a large tree."""
@@ -49,35 +47,6 @@ class _Tally:
     unmet: list[str] = field(default_factory=list)
 
 
-class _Listing:
-    """What the bucket holds already: with an empty journal, files that are there need not be sent again."""
-
-    def __init__(self, lane: Lane) -> None:
-        self.error: TransferError | None = None
-        """Why it is not known. It does not keep the walk from finding what waits."""
-        self._lane = lane
-        self._objects: dict[str, RemoteObject] | None = None
-
-    @property
-    def is_known(self) -> bool:
-        return self._objects is not None
-
-    def read(self) -> None:
-        """Ask the store; blocks."""
-        prefix = self._lane.target.prefix.text
-        try:
-            pages = list(self._lane.objects.list(prefix))
-        except TransferError as error:
-            self.error = error
-        else:
-            self._objects = {item.key.removeprefix(prefix): item for item in chain.from_iterable(pages)}
-
-    def of(self, relpath: str) -> RemoteObject | Unseen | None:
-        if not self.is_known and not self.error:
-            self.read()
-        return UNSEEN if self._objects is None else self._objects.get(relpath)
-
-
 class EgressSweep:
     """Walk against rows, with one signature a directory instead of its rows."""
 
@@ -90,8 +59,7 @@ class EgressSweep:
         self._has_answered = False
         """Whether the bucket did, so that a target without files need not ask again."""
         self._is_doubted = False
-        self._missing: frozenset[str] | None = None
-        """Rows whose objects the last doubtful listing did not have; None when there was none."""
+        self._losses = Losses(lane)
 
     def doubt(self) -> None:
         """The bucket was gone: let the next run list it, and send again what two such listings did not have."""
@@ -111,11 +79,12 @@ class EgressSweep:
         if identity != self._identity:
             self._absent = frozenset()  # seen in another directory
             self._identity = identity
-        listing, is_doubted, self._is_doubted = _Listing(lane), self._is_doubted, False
+        listing, is_doubted, self._is_doubted = Listing(lane), self._is_doubted, False
         if is_doubted or not (known_rows or self._has_answered):
             await asyncio.to_thread(listing.read)
         if is_doubted and listing.is_known:
-            known_rows -= await asyncio.to_thread(self._void, listing, report)
+            report.is_doubtful = await asyncio.to_thread(self._losses.look, listing)
+            known_rows, self._memory = lane.journal.totals(lane.number)[0], _Memory()
         await _in_slices(self._walk(report, tally, None if known_rows else listing), report, found)
         if listing.error:
             raise listing.error
@@ -126,21 +95,6 @@ class EgressSweep:
             return report
         await self._forget(tally, known_rows, report, found)
         return report
-
-    def _void(self, listing: _Listing, report: Report) -> int:
-        """Forget the rows of objects that are gone, once two listings agree; returns how many."""
-        lane = self._lane
-        missing = frozenset(relpath for relpath, _ in lane.etags() if listing.of(relpath) is None)
-        before, self._missing = self._missing, missing
-        if before is None and missing:
-            report.is_doubtful = True
-            return 0
-        self._missing, gone = None, sorted(missing & (before or frozenset()))
-        if gone:
-            log.warning("objects are gone with their bucket, sent again", target=lane.target.id, files=len(gone))
-            lane.journal.forget_all(lane.number, gone)
-            self._memory = _Memory()
-        return len(gone)
 
     def _has_to_stay(self) -> bool:
         """Whether any file of the rows has: where uploads free the device, an empty directory is what was asked for."""
@@ -161,7 +115,7 @@ class EgressSweep:
         if proven:
             await found([Hint(relpath) for relpath in sorted(proven)])
 
-    def _walk(self, report: Report, tally: _Tally, listing: _Listing | None) -> Iterator[list[Hint]]:
+    def _walk(self, report: Report, tally: _Tally, listing: Listing | None) -> Iterator[list[Hint]]:
         """The hints, directory by directory. What stays unremembered is compared again by the next sweep.
 
         `listing` stands for rows where there are none.
@@ -205,7 +159,7 @@ class EgressSweep:
         tally.unmet += unmet
         return not unmet
 
-    def _compare(self, piece: Directory, rows: dict[str, Row], report: Report, listing: _Listing | None) -> list[Hint]:
+    def _compare(self, piece: Directory, rows: dict[str, Row], report: Report, listing: Listing | None) -> list[Hint]:
         lane, options, hints = self._lane, self._lane.target.options, []
         for file in piece.files:
             row = rows.get(file.relpath)

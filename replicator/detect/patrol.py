@@ -84,8 +84,7 @@ class Patrol:
         self._intake = intake
         self._admission = admission
         self._metrics = metrics
-        self._losses = admission.losses
-        """Those that a sweep has looked into."""
+        self._known_losses = admission.losses
         self._sweep = sweep_of(lane)
         self._debounce = Debounce(quiet_s=rhythm.quiet_s, ceiling_s=rhythm.ceiling_s)
         self._is_hinted = asyncio.Event()
@@ -123,8 +122,7 @@ class Patrol:
 
     def doubt(self) -> None:
         """More changed than was told: the next poll has to list, whatever a marker says."""
-        if not self.lane.is_egress:
-            self._sweep.doubt()
+        self._sweep.doubt()
 
     def hurry(self) -> None:
         """Sweep at once: what the last one met may have changed."""
@@ -146,8 +144,7 @@ class Patrol:
         for relpath in self.lane.late_due(time.time()):
             self._intake.put(self.lane, Hint(relpath))
         labels, losses = who(self.lane.target), self._admission.losses
-        is_doubted = losses > self._losses and not self._admission.error
-        if is_doubted:
+        if is_doubted := losses > self._known_losses and not self._admission.error:
             self._sweep.doubt()
         try:
             report = await self._sweep.run(self._found)
@@ -165,7 +162,7 @@ class Patrol:
         if report.blocked and (self.report is None or not self.report.blocked):
             log.error("target stands still", target=self.lane.target.id, reason=report.blocked, fix=report.fix)
         if is_doubted and not (report.blocked or report.is_doubtful):
-            self._losses = losses
+            self._known_losses = losses
         self.error, self.report, self.swept_s = None, report, time.monotonic()
         self.watcher.swept(report.directories)
         self._metrics.sweeps.labels(*labels).inc()

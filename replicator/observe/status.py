@@ -166,9 +166,9 @@ class TargetView:
     late_writes: int = 0
     """Paths for which a request was never answered: in step, and looked at again, for it may come in late."""
     watcher: WatcherView | None = None
+    """None for ingress, which has no events."""
     generation: GenerationView | None = None
     """None for targets whose files become visible one by one."""
-    """None for ingress, which has no events."""
     free_bytes: int | None = None
     """Free space where the files lie; None when it is not known."""
     blocked_bytes: int = 0

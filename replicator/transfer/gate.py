@@ -36,7 +36,8 @@ class Door:
     def __init__(self, policy: RetryPolicy) -> None:
         self._failures = 0
         self._error: TransferError | None = None
-        self._losses = 0
+        self.losses = 0
+        """How often the bucket was found missing: what it held before may be gone, also when it is there again."""
         self._on_verdict: Callable[[], object] = lambda: None
         self._policy = policy
         self._lock = threading.Lock()
@@ -53,11 +54,6 @@ class Door:
     def error(self) -> TransferError | None:
         """Why it is closed; None while it is open."""
         return self._error
-
-    @property
-    def losses(self) -> int:
-        """How often the bucket was found missing: what it held before may be gone, also when it is there again."""
-        return self._losses
 
     def tell(self, on_verdict: Callable[[], object]) -> None:
         """Call this, from any thread, when a probe has ended: whoever waits for it looks again."""
@@ -121,7 +117,6 @@ class Door:
         if self._error is None and may_be_the_key and len(self._failed_keys) < _KEYS_TO_CLOSE:
             return
         self._failures += 1
-        self._losses += isinstance(error, BucketMissing)
         self._error = error
         self._closed_until_s = now_s + self._wait_s(error)
 
@@ -176,6 +171,9 @@ class Gate(Door):
     def failed(self, key: str, error: TransferError, now_s: float) -> bool:
         if isinstance(error, Throttled):
             self.concurrency.throttled()
+        if isinstance(error, BucketMissing):
+            for door in (self, *self._own.values()):
+                door.losses += 1
         return super().failed(key, error, now_s)
 
 
@@ -196,10 +194,6 @@ class TargetGate(Gate):
     @property
     def error(self) -> TransferError | None:
         return self._endpoint.error or self._error
-
-    @property
-    def losses(self) -> int:
-        return self._endpoint.losses
 
     def tell(self, on_verdict: Callable[[], object]) -> None:
         super().tell(on_verdict)
