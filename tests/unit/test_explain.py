@@ -17,6 +17,8 @@ from replicator.observe.explanation import Verdict, to_json
 from replicator.observe.metrics import Metrics
 from replicator.stores.files.export import ignore_lease_signals
 
+pytestmark = pytest.mark.slow
+
 SECRET = "canary-secret-value"
 
 

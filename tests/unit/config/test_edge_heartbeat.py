@@ -16,6 +16,8 @@ from replicator.observe.standing import Report, Stand, Standing, from_json
 from tests.certificates import issue
 from tests.edge_api import PATH, SECRET, EdgeApi, message, settings_of
 
+pytestmark = pytest.mark.slow
+
 NOW_TS = 1_800_000_000.25
 SENT = Standing("os-stats", Stand.SYNCED, last_upload_ts=NOW_TS - 60)
 UP = Report((SENT,), is_drained=False, at_ts=NOW_TS)

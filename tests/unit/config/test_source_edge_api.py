@@ -18,6 +18,8 @@ from replicator.errors import ConfigError
 from tests.certificates import issue
 from tests.edge_api import PATH, SECRET, EdgeApi, b64, message, settings_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def source(api, identity, tmp_path):

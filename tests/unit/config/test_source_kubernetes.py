@@ -18,6 +18,8 @@ from replicator.observe.standing import Report, Stand, Standing
 from tests import fleet
 from tests.apiserver.server import ApiServer
 
+pytestmark = pytest.mark.slow
+
 STATS = ["os-stats/egress/statistics"]
 CLAIM = fleet.bucket_words("the-claim", "claimed")
 EXTERNAL = fleet.bucket_words()

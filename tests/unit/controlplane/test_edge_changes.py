@@ -10,6 +10,8 @@ from tests.certificates import issue
 from tests.edge import asked_until, b64, config_map, device, made, secret, workload
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 CLAIM = "objectbucket.io/v1alpha1"
 BOUND = {"spec": {"objectBucketName": "obc-fleet-gateway-7"}, "status": {"phase": "Bound"}}
 OF_CLAIM = {"bucket-provisioner": "openshift-storage.noobaa.io-obc"}

@@ -18,6 +18,8 @@ from replicator.observe import logs
 from tests.edge import BASE, SECRET, asked_until, b64, config_map, device, secret, workload
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 
 async def ask(one, **words):
     return await asyncio.to_thread(one.ask, **words)

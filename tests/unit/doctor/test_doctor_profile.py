@@ -15,6 +15,8 @@ from replicator.stores.s3.sandbox import PLACE, Sandbox
 from replicator.stores.s3.table import ignore
 from tests.faults.small_store import SmallStore, Stored
 
+pytestmark = pytest.mark.slow
+
 OK, WARNING, FAILED = Verdict.OK, Verdict.WARNING, Verdict.FAILED
 
 CASES = [

@@ -25,7 +25,7 @@ from replicator.stores.s3 import errors as s3_errors
 from replicator.stores.s3 import fast_errors as s3_fast_errors
 from replicator.stores.s3 import table as s3_table
 
-pytestmark = pytest.mark.usefixtures("without_pauses")
+pytestmark = [pytest.mark.usefixtures("without_pauses"), pytest.mark.slow]
 
 MD5 = b"0" * 16
 

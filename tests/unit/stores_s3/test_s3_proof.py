@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("without_pauses")
+pytestmark = [pytest.mark.usefixtures("without_pauses"), pytest.mark.slow]
 
 BEGUN = b"<InitiateMultipartUploadResult><UploadId>u+/&amp;1</UploadId></InitiateMultipartUploadResult>"
 

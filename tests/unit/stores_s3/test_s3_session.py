@@ -18,6 +18,8 @@ from replicator.stores.s3 import session as s3_session
 from replicator.stores.s3.listing import read_listing
 from replicator.stores.s3.table import AnswerUnusable
 
+pytestmark = pytest.mark.slow
+
 MD5 = hashlib.md5(b"body", usedforsecurity=False).digest()
 
 

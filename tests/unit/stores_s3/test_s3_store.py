@@ -7,7 +7,7 @@ import pytest
 from replicator.errors import BucketMissing, IntegrityFailed, RemoteChanged, TransferError, Unavailable
 from replicator.stores.s3.answers import Body, primed
 
-pytestmark = pytest.mark.usefixtures("without_pauses")
+pytestmark = [pytest.mark.usefixtures("without_pauses"), pytest.mark.slow]
 
 MD5 = b"0" * 16
 

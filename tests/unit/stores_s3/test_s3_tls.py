@@ -15,6 +15,8 @@ import pytest
 from replicator.errors import TransferError, Unavailable
 from replicator.stores.s3 import network as s3_network
 
+pytestmark = pytest.mark.slow
+
 ONE_MONTH = dt.timedelta(days=30)
 MD5 = hashlib.md5(b"body", usedforsecurity=False).digest()
 
