@@ -125,7 +125,6 @@ def target_view(engine: Engine, patrol: Patrol) -> TargetView:
         generation=_generation_view(engine.publisher.standing(lane)),
         free_bytes=lane.export.free_bytes(),
         blocked_bytes=0 if lane.is_egress else sum(job.size for job in failing if isinstance(job.error, DiskFull)),
-        floor_bytes=0 if lane.is_egress else engine.settings.free_space_floor_bytes,
         quota_bytes=0 if lane.is_egress else target.options.quota_bytes,
     )
 

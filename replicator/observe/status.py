@@ -173,8 +173,6 @@ class TargetView:
     """Free space where the files lie; None when it is not known."""
     blocked_bytes: int = 0
     """Part of `pending_bytes` that does not fit on the device."""
-    floor_bytes: int = 0
-    """Free space that stays free; 0 for egress, which needs none."""
     quota_bytes: int = 0
     """What `journal_bytes` may grow to; 0 is unlimited."""
 

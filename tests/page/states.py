@@ -62,7 +62,6 @@ def models(**changes) -> TargetView:
         journal_bytes=412 * MIB,
         watcher=None,
         generation=GenerationView("2027-01-14", NOW_TS - 7260),
-        floor_bytes=512 * MIB,
         quota_bytes=GIB,
     )
     return dataclasses.replace(plain, **changes)
@@ -81,6 +80,7 @@ def device(*targets: TargetView, **changes) -> Snapshot:
         transfers_limit=16,
         queue_jobs=sum(view.pending_files for view in targets),
         watch_limit=65536,
+        free_space_floor_bytes=512 * MIB,
         targets=targets,
         throughput=moved(lambda place: 40 * KIB if place % 3 == 0 else 0, lambda _: 0),
     )

@@ -174,7 +174,7 @@ function draw() {
   fill("targets", targetTable(targets, now, passed));
   fill("moving", moving(targets));
   fill("throughput", throughput(status.throughput));
-  fill("places", places(targets, now));
+  fill("places", places(status, targets, now));
   fill("notes", notes(targets));
   fill("settings", settings(status, targets, now));
   say(document.getElementById("uptime"), `, up ${age(now - status.started_ts)}`);
@@ -324,7 +324,7 @@ function wayOf(name, recent) {
   return { name, rates, peak, total, text };
 }
 
-function places(targets, now) {
+function places(status, targets, now) {
   if (!targets.length) return null;
   const rows = targets.map((view) => [
     [nameOf(view), quiet(`${count(view.journal_rows, "file")} (${size(view.journal_bytes)}) in step`)],
@@ -334,7 +334,7 @@ function places(targets, now) {
       quiet(`at ${view.endpoint}`),
       generation(view, now),
     ],
-    room(view),
+    room(view, status.free_space_floor_bytes),
     noticed(view, now),
   ]);
   return table(["Target", "Directory and bucket", "Room on the device", "Changes noticed by"], rows);
@@ -346,8 +346,9 @@ function generation(view, now) {
   return quiet(id ? `readers see ${id}, published ${ago(since, now)}` : "nothing published yet");
 }
 
-function room(view) {
-  const floor = view.floor_bytes ? `, ${size(view.floor_bytes)} stay free` : "";
+/** Ingress alone keeps to the floor: egress takes no room. */
+function room(view, floorBytes) {
+  const floor = view.direction === "ingress" && floorBytes ? `, ${size(floorBytes)} stay free` : "";
   return [
     h("span", {}, view.free_bytes === null ? "not known" : `${size(view.free_bytes)} free${floor}`),
     view.quota_bytes ? h("span", {}, `${size(view.journal_bytes)} of ${size(view.quota_bytes)} quota`) : null,

@@ -97,7 +97,7 @@ def test_fields_of_a_newer_version_are_ignored(snapshot, view):
 def test_fields_that_an_older_version_does_not_know_may_be_missing(snapshot, view):
     """A newer command line reads an older server's status."""
     plain = to_json(snapshot(view()))
-    del plain["throughput"], plain["targets"][0]["quota_bytes"], plain["targets"][0]["floor_bytes"]
+    del plain["throughput"], plain["targets"][0]["quota_bytes"], plain["free_space_floor_bytes"]
 
     assert from_json(plain) == snapshot(view())
 
