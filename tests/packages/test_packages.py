@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 
 from tests.recipe import stages
+from tests.scripts import script
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -25,12 +26,7 @@ INFO = f"replicator-{PROJECT['version']}.dist-info/"
 @pytest.fixture(scope="module")
 def package() -> ModuleType:
     """The script that `make package` runs."""
-    spec = importlib.util.spec_from_file_location("package", ROOT / ".ci/package.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("package")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """One version everywhere, and a release that is cut whole or not at all."""
 
-import importlib.util
 import shutil
 import tomllib
 from datetime import date
@@ -10,6 +9,7 @@ from types import ModuleType
 import pytest
 
 import replicator
+from tests.scripts import script
 
 ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -19,12 +19,7 @@ TODAY = date(2031, 2, 3)
 @pytest.fixture(scope="module")
 def releases() -> ModuleType:
     """The script that `make release` runs."""
-    spec = importlib.util.spec_from_file_location("releases", ROOT / ".ci/release.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("release")
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.scripts import script
+
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "config/locks/runtime.txt"
 
@@ -26,12 +28,7 @@ pytestmark = pytest.mark.fault("F16")
 @pytest.fixture(scope="module")
 def audit() -> ModuleType:
     """The script that `make audit` runs."""
-    spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci/audit.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("audit")
 
 
 def package(**changes):
