@@ -26,7 +26,7 @@ from replicator.transfer.job import Job
 from replicator.transfer.late import endangers
 from replicator.transfer.outcome import Done, Ending, Means, Outcome, Parcel, attempt
 from replicator.transfer.push import Loaded, Pushed, adopted, load, push, put
-from replicator.transfer.resumable import recover_uploads
+from replicator.transfer.resumable import abandon, is_begun, recover_uploads
 from replicator.transfer.turns import SMALL_BYTES
 
 log = logs.get("egress")
@@ -83,10 +83,9 @@ def _begin(job: Job, row: Row | None, means: Means) -> Outcome | _Opened | Calla
         key = key_of(lane.target.prefix, job.relpath)
         file = lane.export.open_if_there(job.relpath)
     except (LeftOut, KeyUnsafe):
-        return Outcome(Done.NOTHING, was_asked=False)  # no failure: the sweep lists what a rule leaves out
+        return _without_file(job, Action.LEAVE)  # no failure: the sweep lists what a rule leaves out
     if file is None:
-        is_gone = classify_egress(None, job.remote, row) is Action.FORGET
-        return partial(_forget, job) if is_gone else Outcome(Done.NOTHING, was_asked=False)
+        return _without_file(job, classify_egress(None, job.remote, row))
     with ExitStack() as open_files:
         open_files.enter_context(file)
         action = _decide(job, file, row)
@@ -125,9 +124,20 @@ def _decide(job: Job, file: OpenFile, row: Row | None) -> Action:
     return action
 
 
-def _forget(job: Job) -> Outcome:
-    job.lane.journal.forget(job.lane.number, job.relpath)
-    return Outcome(Done.FORGOTTEN, was_asked=False)
+def _without_file(job: Job, action: Action) -> Outcome | Callable[[], Outcome]:
+    """There is no file, or none any more: its row goes, and so do the parts that were sent of it."""
+    is_asked = is_begun(job.lane, job.relpath)
+    if action is Action.FORGET or is_asked:
+        return partial(_let_go, job, action, is_asked=is_asked)
+    return Outcome(Done.NOTHING, was_asked=False)
+
+
+def _let_go(job: Job, action: Action, *, is_asked: bool) -> Outcome:
+    is_forgotten = action is Action.FORGET
+    if is_forgotten:
+        job.lane.journal.forget(job.lane.number, job.relpath)
+    abandon(job.lane, job.relpath)
+    return Outcome(Done.FORGOTTEN if is_forgotten else Done.NOTHING, was_asked=is_asked)
 
 
 def recover(lane: Lane) -> None:

@@ -5,6 +5,7 @@ good for exactly one version of the file; others than our own uploads are left a
 Source: S3 multipart upload: parts live until the upload is completed or aborted, and cost money until then.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import threading
@@ -15,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from replicator.checksum import composite_etag, written
 from replicator.errors import (
     IntegrityFailed,
+    LeftOut,
     ObjectMissing,
+    Permanent,
     Refused,
     RemoteChanged,
     SourceChanged,
@@ -80,13 +83,36 @@ def _begin(parcel: Parcel, part_size: int) -> Upload:
 def recover_uploads(lane: Lane) -> None:
     """Throw away own uploads whose file is gone or has moved on since. Those that can go on are left for their job."""
     for upload in lane.journal.uploads(lane.number):
-        try:
-            local = lane.export.stat(upload.relpath)
-            if upload.upload_id and local is not None and local.fingerprint == upload.fingerprint:
-                continue
-            _throw_away(lane, key_of(lane.target.prefix, upload.relpath), upload)
-        except TransferError:
-            continue  # the endpoint is away, or the file out of reach: the next start looks again
+        # The endpoint is away, or the file cannot be looked at: the next start looks again.
+        with contextlib.suppress(TransferError):
+            if not _can_go_on(lane, upload):
+                _throw_away(lane, key_of(lane.target.prefix, upload.relpath), upload)
+
+
+def _can_go_on(lane: Lane, upload: Upload) -> bool:
+    if not upload.upload_id:
+        return False
+    try:
+        local = lane.export.stat(upload.relpath)
+    except LeftOut:  # a link or a directory has taken the file's place
+        return False
+    return local is not None and local.fingerprint == upload.fingerprint
+
+
+def is_begun(lane: Lane, relpath: str) -> bool:
+    """Whether an upload of the path is on record. Costs no read."""
+    return lane.journal.upload(lane.number, relpath) is not None
+
+
+def abandon(lane: Lane, relpath: str) -> None:
+    """Throw away what was begun of a file that is no more. Raises Retryable while the store cannot be asked.
+
+    What the store refuses stays on record for the next start: nothing but parts depends on it.
+    """
+    upload = lane.journal.upload(lane.number, relpath)
+    if upload is not None:
+        with contextlib.suppress(Permanent):
+            _throw_away(lane, key_of(lane.target.prefix, relpath), upload)
 
 
 def _throw_away(lane: Lane, key: str, upload: Upload) -> None:

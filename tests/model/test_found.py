@@ -67,3 +67,47 @@ def test_file_that_could_not_be_made_durable_in_its_place_is_known_as_fetched(sc
     assert scene.hits["fault sync-failed"] == 1
     assert [key for key in scene.bucket.objects if key.startswith(ECHO)] == []
     assert [path.name for path in (scene.world.export / IN).rglob("*.sync-conflict-*")] == []
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("becomes", ["symlink", "nothing"])
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_parts_of_a_file_that_is_no_more_do_not_stay(scene_of, streams, becomes, is_killed):
+    """An upload is interrupted, and before it can go on something else stands in the file's place."""
+    scene = scene_of(streams=streams)
+    scene.world.write(OUT, "a", content(0, 3 * PART))
+    if streams:
+        scene.injector.arm("stream-torn", ("put_parts:mid",), skip=1)
+    else:
+        scene.injector.arm("refused", ("put_part:before",), skip=1)
+    scene.process.sweep(0)
+    scene.process.work()
+    assert len(scene.bucket.uploads) == 1
+    if is_killed:
+        scene.process.kill()
+    scene.world.delete(OUT, "a") if becomes == "nothing" else scene.world.swap(OUT, "a", becomes)
+
+    if is_killed:
+        scene.process.start()
+    else:
+        scene.round()
+
+    assert scene.bucket.uploads == {}
+    scene.calm()
+
+
+def test_parts_of_a_file_that_is_no_more_go_once_the_store_can_be_asked(scene_of):
+    """The abort fails first: it is tried again."""
+    scene = scene_of(streams=False)
+    scene.world.write(OUT, "a", content(0, 3 * PART))
+    scene.injector.arm("refused", ("put_part:before",), skip=1)
+    scene.process.sweep(0)
+    scene.process.work()
+    scene.world.delete(OUT, "a")
+    scene.injector.arm("refused", ("abort_upload:before",))
+
+    scene.round()
+    scene.round()
+
+    assert scene.hits["fault refused"] == 2
+    assert scene.bucket.uploads == {}
