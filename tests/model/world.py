@@ -195,9 +195,11 @@ class World:
         return True
 
     def _found_at(self, top: Path) -> None:
-        """Whatever is there now was left there by the workload."""
-        for path in [top, *top.rglob("*")] if top.is_dir() else [top]:
-            if path.is_file() and not path.is_symlink():
+        """Whatever is there now, and not behind a link, was left there by the workload."""
+        if top.is_symlink():
+            return
+        for path in [at for _, at in plain_files(top)] if top.is_dir() else [top]:
+            if path.is_file():
                 tree, _, name = os.fspath(path.relative_to(self.export)).partition("/")
                 self._left(tree, name, path.read_bytes())
 
