@@ -1,11 +1,14 @@
 """The page for people: its answer in a word, its first HTML, and the files beside it.
 
 The HTML says something before any script runs, and without one; the script of the page goes on from there with what
-`feed` tells. Everything that is not ours is escaped here. Never: a number that the status does not have, a style or a
-script within the HTML, an address of another host.
+`feed` tells. Its styles are within it, allowed by their hash: they are what the first paint would wait for. Everything
+that is not ours is escaped here. Never: a number that the status does not have, a script within the HTML, an address of
+another host.
 """
 
+import base64
 import functools
+import hashlib
 import html
 import pkgutil
 from collections.abc import Sequence
@@ -17,14 +20,13 @@ from replicator.observe.request import Answer
 from replicator.observe.status import Snapshot, State, TargetView, verdict
 
 FILES = {
-    "/page.css": "text/css; charset=utf-8",
     "/page.js": "text/javascript; charset=utf-8",
     "/icon.svg": "image/svg+xml",
 }
 """What the page loads, by path, with its type."""
 
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'sha256-{style}'; img-src 'self'; connect-src 'self'; "
     "require-trusted-types-for 'script'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _GRAVITY = (State.BLOCKED, State.FAILING, State.BEHIND, State.STARTING, State.IN_STEP)
@@ -80,8 +82,9 @@ def page(snapshot: Snapshot) -> Answer:
         "version": words.escape(snapshot.version),
     }
     rows = "".join(map(_row, sorted(snapshot.targets, key=lambda view: _GRAVITY.index(view.state))))
-    text = _file("page.html").decode().format(**{name: html.escape(text) for name, text in fields.items()}, rows=rows)
-    return Answer(200, text.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": _POLICY})
+    escaped = {name: html.escape(text) for name, text in fields.items()}
+    text = _file("page.html").decode().format(**escaped, rows=rows, style=_file("page.css").decode())
+    return Answer(200, text.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": _policy()})
 
 
 def file_at(path: str) -> Answer:
@@ -102,6 +105,11 @@ def _row(view: TargetView) -> str:
     state = f'<td><span class="state {view.state}">{view.state}</span></td>'
     rest = "".join(f'<td data-label="{name}">{html.escape(cell)}</td>' for name, cell in cells.items())
     return f'<tr><th scope="row">{html.escape(words.escape(view.id))}</th>{state}{rest}</tr>'
+
+
+@functools.cache
+def _policy() -> str:
+    return _POLICY.format(style=base64.b64encode(hashlib.sha256(_file("page.css")).digest()).decode())
 
 
 @functools.cache

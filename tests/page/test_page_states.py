@@ -336,7 +336,7 @@ async def test_first_paint_needs_little(gateway, visit, capsys):
 
     with capsys.disabled():
         print(f" [first contentful paint after {paint_ms:.0f} ms, {sum(sizes.values())} bytes in all]", end="")
-    assert {url.removeprefix(gateway.url) for url in sizes} >= {"", "page.css", "page.js"}
+    assert {url.removeprefix(gateway.url) for url in sizes} >= {"", "page.js"}
     assert sum(sizes.values()) < PAGE_BYTES
     assert all(url.startswith(gateway.url) for url in visit.asked)
     assert visit.complaints == []

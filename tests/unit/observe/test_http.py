@@ -26,7 +26,7 @@ from replicator.observe.notifications import Change, Notice
 from replicator.observe.pages import Inbox
 from replicator.observe.status import MovingFile, State, from_json, to_json, verdict
 
-PATHS = ("/", "/healthz", "/icon.svg", "/metrics", "/page.css", "/page.js", "/readyz", "/status")
+PATHS = ("/", "/healthz", "/icon.svg", "/metrics", "/page.js", "/readyz", "/status")
 
 
 class World:
