@@ -39,7 +39,7 @@ from replicator.observe.explanation import (
 from replicator.reconcile.filters import leaving_out
 from replicator.reconcile.keys import check_size, key_of, relpath_of
 from replicator.reconcile.naming import relpaths_named
-from replicator.report import block_of, fix_of, path_of, url_of
+from replicator.report import block_of, fix_of, path_of, refusal_of, url_of
 from replicator.stores.lane import Lane
 from replicator.transfer.barrier import check_barrier, is_barrier
 from replicator.transfer.job import Job
@@ -128,8 +128,12 @@ def _job_view(job: Job) -> JobView:
 
 
 def _block_view(engine: Engine, patrol: Patrol) -> BlockView | None:
-    block, opens_s = block_of(engine, patrol), engine.gate(patrol.lane.target).opens_s()
-    return BlockView(*block, None if opens_s is None else max(0.0, opens_s - time.monotonic())) if block else None
+    lane, now_s = patrol.lane, time.monotonic()
+    jobs, gate = engine.queue.jobs(lane), engine.gate(lane.target)
+    block, opens_s = block_of(engine, patrol, jobs), gate.opens_s()
+    if gate.error is None and refusal_of(engine, lane, jobs):
+        opens_s = min(job.due_s for job in jobs)
+    return BlockView(*block, None if opens_s is None else max(0.0, opens_s - now_s)) if block else None
 
 
 def _looked_at(spot: _Spot) -> PlaceView:

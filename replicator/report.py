@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from replicator import __version__
 from replicator.detect.patrol import Patrol
@@ -23,6 +24,7 @@ from replicator.observe.status import (
 )
 from replicator.stores.kernel import watch_limit
 from replicator.stores.lane import Lane
+from replicator.transfer.gate import KEYS_TO_CLOSE, MAY_BE_THE_KEY
 from replicator.transfer.generation import Standing
 from replicator.transfer.job import Job
 
@@ -83,9 +85,9 @@ def target_view(engine: Engine, patrol: Patrol) -> TargetView:
     lane, now_s = patrol.lane, time.monotonic()
     target = lane.target
     jobs = engine.queue.jobs(lane)
-    closed = engine.gate(target).error
+    refusal = refusal_of(engine, lane, jobs)
     # While the endpoint is away every path fails in the same way: that is one fault, and it is the target's.
-    shared = closed.reason if closed else ""
+    shared = refusal.reason if refusal else ""
     failing = [job for job in jobs if job.is_failing and job.error and job.error.reason != shared]
     failing_names = {job.relpath for job in failing}  # told once, as failing: a sweep may have met them as well
     left_out = patrol.report.skipped if patrol.report else {}
@@ -103,7 +105,7 @@ def target_view(engine: Engine, patrol: Patrol) -> TargetView:
         origin=target.origin,
         state=state,
         reason=reason,
-        cause=_cause(engine, patrol) if state is State.BLOCKED else "",
+        cause=_cause(engine, patrol, jobs) if state is State.BLOCKED else "",
         fix=fix,
         pending_files=len(jobs),
         pending_bytes=sum(job.size for job in jobs),
@@ -131,7 +133,7 @@ def target_view(engine: Engine, patrol: Patrol) -> TargetView:
 
 def _state(engine: Engine, patrol: Patrol, jobs: list[Job], failing: list[Job]) -> tuple[State, str, str]:
     """The state, and where it needs one, its reason and the safe next step."""
-    if block := block_of(engine, patrol):
+    if block := block_of(engine, patrol, jobs):
         return State.BLOCKED, *block
     if patrol.report is None:
         return State.STARTING, "", ""
@@ -140,9 +142,9 @@ def _state(engine: Engine, patrol: Patrol, jobs: list[Job], failing: list[Job]) 
     return _visibility(engine, patrol.lane, has_jobs=bool(jobs))
 
 
-def block_of(engine: Engine, patrol: Patrol) -> tuple[str, str] | None:
-    """Why nothing of the target moves, and the safe next step; None while nothing is in its way."""
-    report, error = patrol.report, engine.gate(patrol.lane.target).error or patrol.error
+def block_of(engine: Engine, patrol: Patrol, jobs: Sequence[Job]) -> tuple[str, str] | None:
+    """Why nothing of the target moves, and the safe next step; None while nothing is in its way. `jobs`: all of it."""
+    report, error = patrol.report, refusal_of(engine, patrol.lane, jobs) or patrol.error
     if report and report.blocked:
         return report.blocked, report.fix
     if error:
@@ -150,12 +152,29 @@ def block_of(engine: Engine, patrol: Patrol) -> tuple[str, str] | None:
     return None
 
 
-def _cause(engine: Engine, patrol: Patrol) -> str:
+def refusal_of(engine: Engine, lane: Lane, jobs: Sequence[Job]) -> TransferError | None:
+    """What the endpoint has against all that waits: it has closed its gate, or has let none of a few files pass."""
+    closed = engine.gate(lane.target).error
+    if closed or not jobs or len(jobs) >= KEYS_TO_CLOSE:
+        return closed
+    errors = [job.error for job in jobs if isinstance(job.error, MAY_BE_THE_KEY)]
+    if len(errors) < len(jobs):
+        return None
+    refused = next((error for error in errors if isinstance(error, Permanent)), None)
+    if refused is None and sum(job.attempts for job in jobs) < KEYS_TO_CLOSE:
+        return None  # a connection may be cut once or twice
+    # Had anything passed since these changed, the fault would be theirs.
+    oldest_ts = time.time() - (time.monotonic() - min(job.changed_s for job in jobs))
+    has_passed = engine.settling.last_success_ts.get(lane, 0.0) > oldest_ts
+    return None if has_passed else refused or errors[0]
+
+
+def _cause(engine: Engine, patrol: Patrol, jobs: Sequence[Job]) -> str:
     """The closed-set word for what `block_of`, or the publisher, tells in a sentence."""
     if patrol.report and patrol.report.blocked:
         return "source-missing" if patrol.lane.is_egress else "directory-missing"
     standing = engine.publisher.standing(patrol.lane)
-    error = engine.gate(patrol.lane.target).error or patrol.error or (standing.error if standing else None)
+    error = refusal_of(engine, patrol.lane, jobs) or patrol.error or (standing.error if standing else None)
     return error.reason if error else ""
 
 

@@ -147,16 +147,19 @@ class World:
 
     def let_go(self) -> bool:
         """Close what is open: complete by that."""
-        for path, fd in self.open.items():
-            found = os.fstat(fd)
-            os.close(fd)
-            tree = path.partition("/")[0]
-            for name, at in plain_files(self.export / tree):  # it may have been put aside meanwhile
-                if os.path.samestat(found, at.stat()):
-                    self._left(tree, name, at.read_bytes())
-        was_open = bool(self.open)
-        self.open.clear()
-        return was_open
+        was_open = list(self.open)
+        for path in was_open:
+            self._close(path)
+        return bool(was_open)
+
+    def _close(self, path: str) -> None:
+        fd = self.open.pop(path)
+        found = os.fstat(fd)
+        os.close(fd)
+        tree = path.partition("/")[0]
+        for name, at in plain_files(self.export / tree):  # it may have been put aside meanwhile
+            if os.path.samestat(found, at.stat()):
+                self._left(tree, name, at.read_bytes())
 
     def delete(self, tree: str, name: str) -> bool:
         """Remove a file or a whole directory."""
@@ -175,7 +178,7 @@ class World:
             for known in [one for one in record if one == path or one.startswith(path + "/")]:
                 del record[known]
         for known in [one for one in self.open if one == path or one.startswith(path + "/")]:
-            os.close(self.open.pop(known))
+            self._close(known)
 
     def rename(self, tree: str, name: str, other: str) -> bool:
         """Of a file or a directory, over a file if there is one."""

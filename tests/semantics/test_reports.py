@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from replicator.errors import ConfigError
+from replicator.explain import explain
 from replicator.observe.standing import Stand
 from tests.device import Scripted
-from tests.faults.wire import error
+from tests.faults.wire import error, refused
 
 
 class Told(Scripted):
@@ -214,3 +215,54 @@ async def test_limits_of_the_device_are_told_where_they_hold(device):
 
     assert [view.quota_bytes for view in views] == [0, 7]
     assert snapshot.free_space_floor_bytes == 5
+
+
+@pytest.mark.fault("B17")
+async def test_b5_one_file_is_enough_to_tell_that_the_key_is_refused(far_device, proxy, until):
+    """B5: nothing else waits, and still the target says that it is blocked, why, and what to do."""
+    device = far_device
+    device.write("out/before")
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        proxy.on("", error(403, "InvalidAccessKeyId"), times=None)
+        device.write("out/f")
+        await until(lambda: running.view().state == "blocked")
+
+        view = running.view()
+        assert (view.cause, view.pending_files, view.failing) == ("access-denied", 1, ())
+        assert "does not know this access key" in view.reason
+        assert "Check the access key" in view.fix
+        (place,) = explain(running.engine, str(device.export / "out/f"))().places
+        assert "asked again" in place.summary
+
+
+@pytest.mark.fault("B1")
+async def test_b5_one_file_is_enough_to_tell_that_the_endpoint_is_away(far_device, proxy, until):
+    """B5: a connection that is cut once is no outage; three times in a row is one."""
+    device = far_device
+    device.write("out/before")
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        proxy.on("", refused(), times=None)
+        device.write("out/f")
+        await until(lambda: running.view().state == "failing")
+        await until(lambda: running.view().state == "blocked")
+        assert running.view().cause == "unavailable"
+        proxy.calm()
+        await until(lambda: running.view().state == "in-step")
+
+
+async def test_b5_file_that_alone_is_refused_blocks_nothing(far_device, proxy, until):
+    """B5: what others pass is the file's own trouble."""
+    device = far_device
+    proxy.on("put", error(403, "AccessDenied"), key="sent/bad", times=None)
+    device.outbox.mkdir()
+    async with device.running(device.egress()) as running:
+        await running.in_step()
+        device.write("out/bad")
+        await until(lambda: running.view().state == "blocked")
+        device.write("out/good")
+        await until(lambda: running.view().journal_rows == 1)
+        await until(lambda: running.view().state == "failing")
+
+        assert [file.relpath for file in running.view().failing] == ["bad"]
