@@ -29,7 +29,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format format-check lint types contracts unit lock clean
 .PHONY: docs package image release screenshots
-.PHONY: bench bench-idle bench-detect bench-resume bench-burst bench-fleet faults soak audit
+.PHONY: bench bench-idle bench-detect bench-resume bench-burst bench-fleet bench-page faults soak audit
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -107,6 +107,9 @@ bench-burst: $(VENV)/.demo $(BENCH)/.made $(STUB) ## how many requests a throttl
 
 bench-fleet: $(VENV)/.dev ## ten thousand devices at the Edge API, two thousand in the operator's hands
 	PYTHONPATH=. $(BIN)/python benchmarks/fleet.py $(ARGS)
+
+bench-page: $(VENV)/.dev ## how soon the page is seen, by Chromium
+	PYTHONPATH=. $(BIN)/python benchmarks/page.py $(ARGS)
 
 lock: ## resolve the locked versions anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH" >&2; exit 1; }

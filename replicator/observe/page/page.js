@@ -532,4 +532,4 @@ document.getElementById("find").hidden = false;
 document.querySelector("#find form").addEventListener("submit", ask);
 document.addEventListener("visibilitychange", look);
 setInterval(tick, 1000);
-look();
+requestAnimationFrame(() => setTimeout(look)); // once what the HTML says is painted
