@@ -8,7 +8,7 @@ import functools
 import importlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,12 @@ def text_of(name: str) -> str:
 
 def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+def in_documents(faults: Callable[[str], set[str]]) -> dict[str, set[str]]:
+    """What is wrong with the text of each document, by its name."""
+    texts = ((named(path), path.read_text(encoding="utf-8")) for path in DOCUMENTS)
+    return {name: found for name, text in texts if (found := faults(text))}
 
 
 def code_of(text: str) -> Iterator[str]:
@@ -173,12 +179,9 @@ def test_page_names_every_command_and_no_other(page):
     assert shown == COMMANDS
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
-def test_commands_in_documents_exist(path):
+def test_commands_in_documents_exist():
     """What a document calls, at the beginning of a line or of a span, is a command of the program."""
-    text = path.read_text(encoding="utf-8")
-
-    assert {name for code in code_of(text) for name in CALLED.findall(code)} <= COMMANDS
+    assert in_documents(lambda text: {name for code in code_of(text) for name in CALLED.findall(code)} - COMMANDS) == {}
 
 
 def test_every_exit_code_is_told():
@@ -214,18 +217,16 @@ def unknown_settings(text: str) -> set[str]:
     return set(SETTING.findall(text)) - known
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
-def test_settings_in_documents_exist(path):
+def test_settings_in_documents_exist():
     """Every REPLICATOR_ variable in a document is a setting."""
-    assert unknown_settings(path.read_text(encoding="utf-8")) == set()
+    assert in_documents(unknown_settings) == {}
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
-def test_bucket_words_in_documents_exist(path):
+def test_bucket_words_in_documents_exist():
     """What stands behind OBC_ and EXTERNAL_ is a word that is read."""
     known = {*BUCKET_WORDS, *(f"{word}_FILE" for word in BUCKET_WORDS)}
 
-    assert set(BUCKET_WORD.findall(path.read_text(encoding="utf-8"))) <= known
+    assert in_documents(lambda text: set(BUCKET_WORD.findall(text)) - known) == {}
 
 
 def test_defaults_in_the_readme_are_the_defaults():
@@ -262,10 +263,9 @@ def unknown_metrics(text: str) -> set[str]:
     return set(METRIC.findall(text)) - series
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
-def test_metrics_in_documents_exist(path):
+def test_metrics_in_documents_exist():
     """Every replicator_ series in a document is exposed."""
-    assert unknown_metrics(path.read_text(encoding="utf-8")) == set()
+    assert in_documents(unknown_metrics) == {}
 
 
 # Modules, paths, links
@@ -345,12 +345,12 @@ def test_layers_are_those_that_are_enforced():
     assert block.splitlines() == enforced
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
-def test_links_lead_somewhere(path):
+def test_links_lead_somewhere():
     """A link to a file of this tree leads to one."""
-    links = [link for link in LINK.findall(path.read_text(encoding="utf-8")) if "://" not in link]
+    links = [(path, link) for path in DOCUMENTS for link in LINK.findall(path.read_text(encoding="utf-8"))]
+    within = [(path, link) for path, link in links if "://" not in link]
 
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    assert [(named(path), link) for path, link in within if not (path.parent / link).exists()] == []
 
 
 # The checks themselves can fail.

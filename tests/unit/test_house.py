@@ -137,19 +137,17 @@ def trees() -> dict[Path, ast.Module]:
     return {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in (*MODULES, *TESTS)}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
-def test_module_keeps_to_the_sizes_of_the_house(path, trees):
+def test_modules_keep_to_the_sizes_of_the_house(trees):
     """No module, class or function grows beyond what one head holds."""
-    lines = len(path.read_text(encoding="utf-8").splitlines())
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
 
-    assert lines <= MODULE_LINES
-    assert oversized(trees[path]) == []
+    assert {named(path): count for path, count in lines.items() if count > MODULE_LINES} == {}
+    assert {named(path): found for path in MODULES if (found := oversized(trees[path]))} == {}
 
 
-@pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=named)
-def test_module_says_what_it_is(path, trees):
+def test_modules_say_what_they_are(trees):
     """Every module of the package and of the tests begins with a docstring."""
-    assert ast.get_docstring(trees[path])
+    assert [named(path) for path in (*MODULES, *TESTS) if not ast.get_docstring(trees[path])] == []
 
 
 def test_subpackages_hold_no_code(trees):
@@ -159,19 +157,16 @@ def test_subpackages_hold_no_code(trees):
     assert [named(path) for path in rooms if len(trees[path].body) != 1] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
-def test_libraries_are_reached_through_one_door(path, trees):
+def test_libraries_are_reached_through_one_door(trees):
     """A library is imported by the room that owns it and by no other."""
-    assert foreign_imports(name_of(path), trees[path]) == []
+    assert [found for path in MODULES for found in foreign_imports(name_of(path), trees[path])] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
-def test_files_are_touched_by_the_rooms_that_may(path, trees):
+def test_files_are_touched_by_the_rooms_that_may(trees):
     """Exports are reached through replicator.stores only: beneath the root, no links followed."""
-    if any(fnmatch(name_of(path), door) for door in FILE_DOORS):
-        return
+    others = [path for path in MODULES if not any(fnmatch(name_of(path), door) for door in FILE_DOORS)]
 
-    assert file_deeds(trees[path]) == []
+    assert {named(path): found for path in others if (found := file_deeds(trees[path]))} == {}
 
 
 def test_every_test_states_its_claim(trees):
