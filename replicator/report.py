@@ -157,7 +157,9 @@ def refusal_of(engine: Engine, lane: Lane, jobs: Sequence[Job]) -> TransferError
     closed = engine.gate(lane.target).error
     if closed or not jobs or len(jobs) >= KEYS_TO_CLOSE:
         return closed
-    errors = [job.error for job in jobs if isinstance(job.error, MAY_BE_THE_KEY)]
+    # An endpoint that is away fails ingress' listing too, which says so itself.
+    kinds = MAY_BE_THE_KEY if lane.is_egress else AccessDenied
+    errors = [job.error for job in jobs if isinstance(job.error, kinds)]
     if len(errors) < len(jobs):
         return None
     refused = next((error for error in errors if isinstance(error, Permanent)), None)

@@ -8,7 +8,7 @@ from replicator.errors import ConfigError
 from replicator.explain import explain
 from replicator.observe.standing import Stand
 from tests.device import Scripted
-from tests.faults.wire import error, refused
+from tests.faults.wire import error, refused, status
 
 
 class Told(Scripted):
@@ -266,3 +266,14 @@ async def test_b5_file_that_alone_is_refused_blocks_nothing(far_device, proxy, u
         await until(lambda: running.view().state == "failing")
 
         assert [file.relpath for file in running.view().failing] == ["bad"]
+
+
+async def test_b5_object_that_the_store_cannot_read_blocks_nothing(far_device, proxy, witness, until):
+    """B5: the endpoint still answers listings, so it is not away, however often the one object fails."""
+    device = far_device
+    await witness.put("incoming/bad", b"words")
+    proxy.on("get", status(500), key="incoming/bad", times=None)
+    async with device.running(device.ingress()) as running:
+        await until(lambda: any(file.attempts >= 3 for file in running.view("ingress").failing))
+
+        assert running.view("ingress").state == "failing"
