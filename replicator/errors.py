@@ -12,7 +12,8 @@
         LeaseLost        another replica may be at work by now
       TransferError                            one item could not move; the rest goes on
         Retryable                              the same attempt may succeed later, soon
-          Unavailable      endpoint unreachable, 5xx, timeout, cut connection
+          Unavailable      5xx, a body that was cut
+            Unanswered     no answer of an S3 store: no connection, no name, no certificate, timeout
           Throttled        503 SlowDown, 429
           BudgetSpent      the data budget of this period is used up
           Stopping         the process is about to end
@@ -23,7 +24,8 @@
           IntegrityFailed  what arrived is not what was announced
         Permanent                              a person must act; retried at the slow pace
           ObjectMissing    404 on a key
-          AccessDenied     401, 403, clock skew
+          AccessDenied     401, 403
+            CredentialsRefused  whatever is asked for: unknown or expired key, clock skew
           BucketMissing    404 on the bucket
           KeyUnsafe        a name that has no safe or legal counterpart on the other side
           Refused          policy or file system forbids it (unreadable, conflict limit, ...)
@@ -110,6 +112,10 @@ class Unavailable(Retryable):
     reason = "unavailable"
 
 
+class Unanswered(Unavailable):
+    """There was no answer of an S3 store at all, which no one object is to blame for."""
+
+
 class Throttled(Retryable):
     """The store asked for less: 503 SlowDown or 429. `retry_after_s` when it said how long."""
 
@@ -187,6 +193,10 @@ class AccessDenied(Permanent):
     """The store refuses these credentials, or their signature (also a device clock that is off)."""
 
     reason = "access-denied"
+
+
+class CredentialsRefused(AccessDenied):
+    """The store knows the access key no longer, or not at this hour, whatever object is asked for."""
 
 
 class BucketMissing(Permanent):

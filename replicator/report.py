@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from replicator import __version__
 from replicator.detect.patrol import Patrol
 from replicator.engine import Engine
-from replicator.errors import AccessDenied, BucketMissing, BudgetSpent, DiskFull, JournalFull, Permanent, TransferError
+from replicator.errors import (
+    AccessDenied,
+    BucketMissing,
+    BudgetSpent,
+    CredentialsRefused,
+    DiskFull,
+    JournalFull,
+    Permanent,
+    TransferError,
+    Unanswered,
+)
 from replicator.model import CURRENT, INCOMING_DIR, Storage, Target
 from replicator.observe.status import (
     ConfigView,
@@ -24,7 +34,7 @@ from replicator.observe.status import (
 )
 from replicator.stores.kernel import watch_limit
 from replicator.stores.lane import Lane
-from replicator.transfer.gate import KEYS_TO_CLOSE, MAY_BE_THE_KEY
+from replicator.transfer.gate import KEYS_TO_CLOSE
 from replicator.transfer.generation import Standing
 from replicator.transfer.job import Job
 
@@ -153,16 +163,15 @@ def block_of(engine: Engine, patrol: Patrol, jobs: Sequence[Job]) -> tuple[str, 
 
 
 def refusal_of(engine: Engine, lane: Lane, jobs: Sequence[Job]) -> TransferError | None:
-    """What the endpoint has against all that waits: it has closed its gate, or has let none of a few files pass."""
+    """What stands between the target and its endpoint: a closed gate, or what all of a few files met."""
     closed = engine.gate(lane.target).error
-    if closed or not jobs or len(jobs) >= KEYS_TO_CLOSE:
+    # Three files close the gate, and ingress' listing tells by itself of an endpoint that is away.
+    if closed or not lane.is_egress or not 0 < len(jobs) < KEYS_TO_CLOSE:
         return closed
-    # An endpoint that is away fails ingress' listing too, which says so itself.
-    kinds = MAY_BE_THE_KEY if lane.is_egress else AccessDenied
-    errors = [job.error for job in jobs if isinstance(job.error, kinds)]
+    errors = [job.error for job in jobs if isinstance(job.error, CredentialsRefused | Unanswered)]
     if len(errors) < len(jobs):
         return None
-    refused = next((error for error in errors if isinstance(error, Permanent)), None)
+    refused = next((error for error in errors if isinstance(error, CredentialsRefused)), None)
     if refused is None and sum(job.attempts for job in jobs) < KEYS_TO_CLOSE:
         return None  # a connection may be cut once or twice
     # Had anything passed since these changed, the fault would be theirs.

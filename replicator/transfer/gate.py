@@ -23,10 +23,7 @@ from replicator.transfer.retry import RetryPolicy
 KEYS_TO_CLOSE = 3
 """So many different keys failing in a row mean the endpoint, not the keys."""
 
-MAY_BE_THE_KEY = (Unavailable, AccessDenied)
-"""Errors that one key alone may meet, for its name or its content."""
-
-_SHARED = (*MAY_BE_THE_KEY, Throttled, BucketMissing, JournalFull, BudgetSpent)
+_SHARED = (Unavailable, AccessDenied, Throttled, BucketMissing, JournalFull, BudgetSpent)
 """Errors that other keys of the endpoint will meet as well."""
 
 SMALL_PER_BULK = 4
@@ -116,7 +113,8 @@ class Door:
     def _close(self, key: str, error: TransferError, now_s: float) -> None:
         """Close, or stay closed for longer, once it is clear that not the key is to blame."""
         self._failed_keys.add(key)
-        if self._error is None and isinstance(error, MAY_BE_THE_KEY) and len(self._failed_keys) < KEYS_TO_CLOSE:
+        may_be_the_key = isinstance(error, Unavailable | AccessDenied)
+        if self._error is None and may_be_the_key and len(self._failed_keys) < KEYS_TO_CLOSE:
             return
         self._failures += 1
         self._error = error

@@ -253,9 +253,21 @@ async def test_b5_one_file_is_enough_to_tell_that_the_endpoint_is_away(far_devic
 
 
 async def test_b5_file_that_alone_is_refused_blocks_nothing(far_device, proxy, until):
-    """B5: what others pass is the file's own trouble."""
+    """B5: the key is known, and the bucket's policy may well be about this one name."""
     device = far_device
     proxy.on("put", error(403, "AccessDenied"), key="sent/bad", times=None)
+    device.write("out/bad")
+    async with device.running(device.egress()) as running:
+        await until(lambda: running.view().failing)
+
+        assert running.view().state == "failing"
+        assert [file.relpath for file in running.view().failing] == ["bad"]
+
+
+async def test_b5_file_that_alone_gets_no_answer_blocks_nothing(far_device, proxy, until):
+    """B5: what others pass is the file's own trouble."""
+    device = far_device
+    proxy.on("put", refused(), key="sent/bad", times=None)
     device.outbox.mkdir()
     async with device.running(device.egress()) as running:
         await running.in_step()

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
+    CredentialsRefused,
     IntegrityFailed,
     KeyUnsafe,
     ObjectMissing,
@@ -24,6 +25,7 @@ from replicator.errors import (
     RemoteChanged,
     Throttled,
     TransferError,
+    Unanswered,
     Unavailable,
 )
 
@@ -51,7 +53,7 @@ _STORE = "see the store's own log for the reason"
 _CERTIFICATE = "check the endpoint's certificate, and put the authority that signed it into tls.crt"
 
 _DENIED = Verdict(AccessDenied, "the store refuses these credentials", _CREDENTIALS)
-_EXPIRED = Verdict(AccessDenied, "the credentials have expired or were revoked", "renew the credentials")
+_EXPIRED = Verdict(CredentialsRefused, "the credentials have expired or were revoked", "renew the credentials")
 _ELSEWHERE = Verdict(AccessDenied, "the bucket lives in another region or at another endpoint", _REGION)
 _NO_BUCKET = Verdict(BucketMissing, "there is no such bucket at this endpoint", _BUCKET)
 _NOWHERE = Verdict(
@@ -71,13 +73,13 @@ TABLE: dict[str, Verdict] = {
     # Who we are
     "AccessDenied": _DENIED,
     "AllAccessDisabled": _DENIED,
-    "InvalidAccessKeyId": Verdict(AccessDenied, "the store does not know this access key", _CREDENTIALS),
+    "InvalidAccessKeyId": Verdict(CredentialsRefused, "the store does not know this access key", _CREDENTIALS),
     "SignatureDoesNotMatch": Verdict(AccessDenied, "the secret does not belong to the access key", _CREDENTIALS),
     "ExpiredToken": _EXPIRED,
     "InvalidToken": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,
     "RequestTimeTooSkewed": Verdict(
-        AccessDenied, "the device's clock is off by more than the store accepts", "set the clock (NTP)"
+        CredentialsRefused, "the device's clock is off by more than the store accepts", "set the clock (NTP)"
     ),
     "RequestExpired": Verdict(AccessDenied, "the device's clock is off, or the link is very slow", "set the clock"),
     "401": _DENIED,
@@ -133,12 +135,12 @@ TABLE: dict[str, Verdict] = {
     "501": Verdict(Refused, "the store does not support this request", "use another store"),
     "4xx": _REFUSED,
     # No answer at all
-    "certificate": Verdict(Unavailable, "the endpoint's certificate is not trusted", _CERTIFICATE),
-    "tls": Verdict(Unavailable, "no TLS connection", "check the endpoint, s3_scheme and the PEM text in tls.crt"),
-    "timeout": Verdict(Unavailable, "no answer in time", _WAIT),
-    "dns": Verdict(Unavailable, "the endpoint's name cannot be resolved", "check the endpoint's name and the DNS"),
-    "proxy": Verdict(Unavailable, "the proxy does not let us through", "check HTTPS_PROXY and NO_PROXY"),
-    "connection": Verdict(Unavailable, "no connection, or it was cut", _ADDRESS),
+    "certificate": Verdict(Unanswered, "the endpoint's certificate is not trusted", _CERTIFICATE),
+    "tls": Verdict(Unanswered, "no TLS connection", "check the endpoint, s3_scheme and the PEM text in tls.crt"),
+    "timeout": Verdict(Unanswered, "no answer in time", _WAIT),
+    "dns": Verdict(Unanswered, "the endpoint's name cannot be resolved", "check the endpoint's name and the DNS"),
+    "proxy": Verdict(Unanswered, "the proxy does not let us through", "check HTTPS_PROXY and NO_PROXY"),
+    "connection": Verdict(Unanswered, "no connection, or it was cut", _ADDRESS),
     "unparsable": Verdict(Unavailable, "the answer is not one of S3", "check that the endpoint is an S3 store"),
     "request": Verdict(Refused, "no S3 request can be made of this", "check the bucket's name and the region"),
     "unencodable": Verdict(KeyUnsafe, "the name is not UTF-8, which S3 asks for", _RENAME),

@@ -12,6 +12,7 @@ from replicator import errors
 from replicator.errors import (
     AccessDenied,
     BucketMissing,
+    CredentialsRefused,
     IntegrityFailed,
     KeyUnsafe,
     ObjectMissing,
@@ -19,6 +20,7 @@ from replicator.errors import (
     RemoteChanged,
     Throttled,
     TransferError,
+    Unanswered,
     Unavailable,
 )
 from replicator.stores.s3 import errors as s3_errors
@@ -41,7 +43,7 @@ CODES = [
     (400, "BadDigest", IntegrityFailed),
     (400, "EntityTooLarge", Refused),
     (400, "EntityTooSmall", Refused),
-    (400, "ExpiredToken", AccessDenied),
+    (400, "ExpiredToken", CredentialsRefused),
     (400, "IncompleteBody", Unavailable),
     (400, "InvalidArgument", Refused),
     (400, "InvalidPart", IntegrityFailed),
@@ -50,9 +52,9 @@ CODES = [
     (400, "SomethingNew", Refused),
     (400, "XAmzContentSHA256Mismatch", IntegrityFailed),
     (403, "AccessDenied", AccessDenied),
-    (403, "InvalidAccessKeyId", AccessDenied),
+    (403, "InvalidAccessKeyId", CredentialsRefused),
     (403, "QuotaExceeded", Refused),
-    (403, "RequestTimeTooSkewed", AccessDenied),
+    (403, "RequestTimeTooSkewed", CredentialsRefused),
     (403, "SignatureDoesNotMatch", AccessDenied),
     (403, "SomethingNew", AccessDenied),
     (404, "NoSuchBucket", BucketMissing),
@@ -181,7 +183,7 @@ def test_503_with_a_wait_is_throttled(stub_s3, open_any, reply):
 
 @pytest.mark.fault("B1")
 def test_refused_connection_is_unavailable(stub_s3, open_any):
-    """Nobody listens: Unavailable, with where to look."""
+    """Nobody listens: Unanswered, with where to look."""
     heard = []
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -190,19 +192,19 @@ def test_refused_connection_is_unavailable(stub_s3, open_any):
 
         error = failure(store.probe)
 
-    assert type(error) is Unavailable
+    assert type(error) is Unanswered
     assert "endpoint" in str(error)
     assert heard == [("list_objects_v2", "connection")]
 
 
 @pytest.mark.fault("B1")
 def test_unknown_name_is_unavailable(stub_s3, open_any):
-    """A name that does not resolve: Unavailable, told apart from a refused connection."""
+    """A name that does not resolve: Unanswered, told apart from a refused connection."""
     store = open_any(stub_s3.storage(endpoint="http://store.example.invalid"))
 
     error = failure(store.probe)
 
-    assert type(error) is Unavailable
+    assert type(error) is Unanswered
     assert "(dns)" in str(error)
 
 
@@ -214,7 +216,7 @@ def test_dead_proxy_is_unavailable(stub_s3, open_any, monkeypatch):
 
         error = failure(lambda: open_any(stub_s3.storage(endpoint="http://store.example.invalid")).probe())
 
-    assert type(error) is Unavailable
+    assert type(error) is Unanswered
     assert "(proxy)" in str(error)
     assert "hunter2" not in str(error)
 
