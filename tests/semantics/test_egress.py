@@ -11,6 +11,7 @@ from replicator.errors import Unavailable
 from replicator.model import Upload
 from replicator.stores.files.export import Export
 from replicator.stores.journal.journal import Journal
+from tests.faults.wire import late
 
 
 async def test_e1_settled_file_is_in_the_bucket_at_once_after_its_event(device, witness, until):
@@ -343,6 +344,30 @@ async def test_e5_stream_that_a_crash_cut_off_leaves_no_parts_behind(device, wit
     listed = witness.client.list_multipart_uploads(Bucket=witness.bucket)["Uploads"]
     assert [upload["UploadId"] for upload in listed] == [foreign]
     assert await witness.keys("sent/") == ["sent/f"]
+
+
+@pytest.mark.parametrize("resume_after_s", [0, 3600])
+async def test_e5_begin_that_comes_in_late_stores_nothing(far_device, proxy, witness, until, resume_after_s):
+    """E5: an upload that was begun by a request nobody answered is empty: whoever does not know it sends it no part."""
+    content, release = os.urandom(6 * 2**20), threading.Event()
+    far_device.write("out/f", content)
+    begin = proxy.on("create", late(release), times=1)
+    words = {"part_size_bytes": 5 * 2**20, "resume_after_s": resume_after_s}
+    async with far_device.running(far_device.egress(), **words) as running:
+        await until(lambda: begin.hits)
+        await running.in_step()
+        release.set()
+
+        def left() -> list[str]:
+            listed = witness.client.list_multipart_uploads(Bucket=witness.bucket).get("Uploads", [])
+            return [upload["UploadId"] for upload in listed]
+
+        await until(left)
+
+    (upload_id,) = left()
+    parts = witness.client.list_parts(Bucket=witness.bucket, Key="sent/f", UploadId=upload_id)
+    assert parts.get("Parts", []) == []
+    assert await witness.get("sent/f") == content
 
 
 @pytest.mark.fault("C6")
