@@ -178,6 +178,9 @@ def _finish(job: Job, found: _Opened) -> Outcome:
 
 def _concluded(parcel: Parcel, row: Row | None, pushed: Pushed) -> Outcome:
     lane, new_row, was_sent = parcel.lane, pushed.row, pushed.moved_bytes is not None
+    if not was_sent:
+        with contextlib.suppress(TransferError):  # nothing hangs on it, and the next start tries again
+            abandon(lane, new_row.relpath)
     is_to_go = lane.target.options.delete_after_upload and new_row.is_verified and not endangers(lane, new_row)
     if is_to_go and not was_sent:
         new_row = _looked_after(parcel, new_row)

@@ -19,7 +19,7 @@ from replicator.stores.files.export import OpenFile
 from replicator.transfer.content import Content, part_metadata, part_size_for, whole_metadata
 from replicator.transfer.late import expect, unless_answered
 from replicator.transfer.outcome import Parcel
-from replicator.transfer.resumable import begun_upload, push_resumable
+from replicator.transfer.resumable import abandon, begun_upload, push_resumable
 
 _STREAM_PARTS_HELD = 3
 """Parts of a stream that are in memory at a time: two on their way, one being read."""
@@ -69,6 +69,7 @@ def push(parcel: Parcel, *, known: Content | None, waited_s: float) -> Pushed:
     if parcel.lane.objects.streams and begun is None and not means.is_long(parcel.size):
         with contextlib.suppress(_TooSlow):
             return _push_stream(parcel, part_size=part_size)
+        abandon(parcel.lane, parcel.file.relpath)  # what the stream was to abort itself
     row = push_resumable(parcel, begun=begun, part_size=part_size)
     return Pushed(row, moved_bytes=parcel.size)
 

@@ -105,7 +105,7 @@ def is_begun(lane: Lane, relpath: str) -> bool:
 
 
 def abandon(lane: Lane, relpath: str) -> None:
-    """Throw away what was begun of a file that is no more. Raises Retryable while the store cannot be asked.
+    """Throw away what was begun and is not to go on. Raises Retryable while the store cannot be asked.
 
     What the store refuses stays on record for the next start: nothing but parts depends on it.
     """

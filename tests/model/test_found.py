@@ -111,3 +111,25 @@ def test_parts_of_a_file_that_is_no_more_go_once_the_store_can_be_asked(scene_of
 
     assert scene.hits["fault refused"] == 2
     assert scene.bucket.uploads == {}
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_parts_of_a_version_that_was_taken_back_do_not_stay(scene_of, streams):
+    """An upload is interrupted, and the file is again what the bucket holds: nothing is sent, and nothing is left."""
+    scene = scene_of(streams=streams)
+    scene.world.write(OUT, "a", content(0, 3 * PART))
+    scene.round()
+    scene.world.write(OUT, "a", content(1, 3 * PART))
+    torn = ("stream-torn", ("put_parts:mid",)) if streams else ("refused", ("put_part:before",))
+    scene.injector.arm(*torn, skip=1)
+    scene.process.sweep(0)
+    scene.process.work()
+    assert len(scene.bucket.uploads) == 1
+    scene.world.write(OUT, "a", content(0, 3 * PART))
+    written = len(scene.bucket.written)
+
+    scene.round()
+
+    assert len(scene.bucket.written) == written
+    assert scene.bucket.uploads == {}
+    scene.calm()

@@ -10,7 +10,7 @@ import pytest
 
 from replicator.checksum import composite_etag
 from replicator.errors import SourceChanged, Stopping, Unavailable
-from replicator.model import TargetOptions
+from replicator.model import Prefix, TargetOptions
 from replicator.stores.files.export import Export
 from replicator.stores.journal.journal import Journal
 from replicator.stores.lane import Lane
@@ -29,6 +29,8 @@ class Store:
     def __init__(self) -> None:
         self.parts: dict[int, bytes] = {}
         self.calls: list[str] = []
+        self.left: list[tuple[str, str]] = []
+        """Uploads that are open: (key, id)."""
         self.before_part = lambda number: None
 
     def put(self, key, body, *, md5, metadata):
@@ -59,6 +61,10 @@ class Store:
 
     def abort_upload(self, key, upload_id):
         self.calls.append("abort_upload")
+        self.left = [one for one in self.left if one != (key, upload_id)]
+
+    def list_uploads(self, prefix):
+        return [one for one in self.left if one[0].startswith(prefix)]
 
 
 @pytest.fixture
@@ -84,7 +90,7 @@ def send(tmp_path, journal, means, store):
     (tmp_path / "export").mkdir()
     export = Export(str(tmp_path / "export"))
     number = journal.target("t")
-    target: Any = SimpleNamespace(options=TargetOptions())
+    target: Any = SimpleNamespace(options=TargetOptions(), prefix=Prefix("k/"))
     lane = Lane(target, export, store, journal, number)
 
     class Send:
@@ -163,6 +169,27 @@ def test_stream_that_turns_out_slow_becomes_recorded_parts(send, store, means):
     assert store.calls.count("put_part") == 6
     assert pushed.row.is_verified
     assert gone == 6 * PART
+
+
+def test_what_a_slow_stream_could_not_abort_is_thrown_away(send, store, means):
+    """The parts that were sent before it changed over do not stay when the stream's own abort did not arrive."""
+
+    def slow(number):
+        store.left = [("k/f", "stream"), ("k/f2", "another's")]
+        means.bandwidth.moved("up", MIB, 100.0)
+
+    store.before_part = slow
+
+    def begin(key, *, metadata):
+        assert store.left == [("k/f2", "another's")]
+        store.before_part = lambda number: None
+        return "id"
+
+    store.create_upload = begin
+    pushed, _ = send(os.urandom(6 * PART))
+
+    assert pushed.row.is_verified
+    assert store.left == [("k/f2", "another's")]
 
 
 def test_upload_whose_begin_was_not_answered_is_on_record(send, store, means):
