@@ -1,14 +1,17 @@
 """Promises about what the control plane is told."""
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from replicator.errors import ConfigError
 from replicator.explain import explain
+from replicator.observe.explanation import PlaceView
 from replicator.observe.standing import Stand
-from tests.device import Scripted
-from tests.faults.wire import error, refused, status
+from tests.device import Device, Running, Scripted
+from tests.faults.proxy import Proxy
+from tests.faults.wire import Fault, error, refused, status
 
 
 class Told(Scripted):
@@ -217,36 +220,41 @@ async def test_limits_of_the_device_are_told_where_they_hold(device):
     assert snapshot.free_space_floor_bytes == 5
 
 
-@pytest.mark.fault("B17")
-async def test_b5_one_file_is_enough_to_tell_that_the_key_is_refused(far_device, proxy, until):
-    """B5: nothing else waits, and still the target says that it is blocked, why, and what to do."""
-    device = far_device
+@contextlib.asynccontextmanager
+async def one_file_waits(device: Device, proxy: Proxy, fault: Fault) -> AsyncIterator[Running]:
+    """A device that was in step, and a file that was written once every request met the fault."""
     device.write("out/before")
     async with device.running(device.egress()) as running:
         await running.in_step()
-        proxy.on("", error(403, "InvalidAccessKeyId"), times=None)
+        proxy.on("", fault, times=None)
         device.write("out/f")
+        yield running
+
+
+def place_of(running: Running, device: Device) -> PlaceView:
+    (place,) = explain(running.engine, str(device.export / "out/f"))().places
+    return place
+
+
+@pytest.mark.fault("B17")
+async def test_b5_one_file_is_enough_to_tell_that_the_key_is_refused(far_device, proxy, until):
+    """B5: nothing else waits, and still the target says that it is blocked, why, and what to do."""
+    async with one_file_waits(far_device, proxy, error(403, "InvalidAccessKeyId")) as running:
         await until(lambda: running.view().state == "blocked")
 
         view = running.view()
         assert (view.cause, view.pending_files, view.failing) == ("access-denied", 1, ())
         assert "does not know this access key" in view.reason
         assert "Check the access key" in view.fix
-        (place,) = explain(running.engine, str(device.export / "out/f"))().places
-        assert "asked again" in place.summary
+        assert "asked again" in place_of(running, far_device).summary
 
 
 @pytest.mark.fault("B1")
 async def test_b5_one_file_is_enough_to_tell_that_the_endpoint_is_away(far_device, proxy, until):
     """B5: a connection that is cut once is no outage; three times in a row is one."""
-    device = far_device
-    device.write("out/before")
-    async with device.running(device.egress()) as running:
-        await running.in_step()
-        proxy.on("", refused(), times=None)
-        device.write("out/f")
-        await until(lambda: running.view().state == "failing")
+    async with one_file_waits(far_device, proxy, refused()) as running:
         await until(lambda: running.view().state == "blocked")
+        assert place_of(running, far_device).job.attempts >= 3
         assert running.view().cause == "unavailable"
         proxy.calm()
         await until(lambda: running.view().state == "in-step")
