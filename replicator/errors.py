@@ -12,8 +12,8 @@
         LeaseLost        another replica may be at work by now
       TransferError                            one item could not move; the rest goes on
         Retryable                              the same attempt may succeed later, soon
-          Unavailable      5xx, a body that was cut
-            Unanswered     no answer of an S3 store: no connection, no name, no certificate, timeout
+          Unavailable      5xx, an answer that is not one of S3
+            Unanswered     no answer, or not to its end: no connection, a cut one, timeout
           Throttled        503 SlowDown, 429
           BudgetSpent      the data budget of this period is used up
           Stopping         the process is about to end
@@ -113,7 +113,7 @@ class Unavailable(Retryable):
 
 
 class Unanswered(Unavailable):
-    """There was no answer of an S3 store at all, which no one object is to blame for."""
+    """There was no answer, or not to its end: no connection, a cut one, no name, no trust, no time left."""
 
 
 class Throttled(Retryable):

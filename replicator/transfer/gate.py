@@ -23,7 +23,7 @@ from replicator.transfer.retry import RetryPolicy
 KEYS_TO_CLOSE = 3
 """So many different keys failing in a row mean the endpoint, not the keys."""
 
-_SHARED = (Unavailable, AccessDenied, Throttled, BucketMissing, JournalFull, BudgetSpent)
+_SHARED = (Unavailable, Throttled, AccessDenied, BucketMissing, JournalFull, BudgetSpent)
 """Errors that other keys of the endpoint will meet as well."""
 
 SMALL_PER_BULK = 4

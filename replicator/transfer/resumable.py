@@ -100,7 +100,7 @@ def _can_go_on(lane: Lane, upload: Upload) -> bool:
 
 
 def is_begun(lane: Lane, relpath: str) -> bool:
-    """Whether an upload of the path is on record. Costs no read."""
+    """Whether an upload of the path is on record. Costs a read only where one is."""
     return lane.journal.upload(lane.number, relpath) is not None
 
 
